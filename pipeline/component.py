@@ -1,0 +1,431 @@
+"""All that the author of a component reads: what a source, codec, operator and sink is, and what each is given.
+
+A component is one file: its settings, its class, its docstring. It is constructed from its settings and a `Context`;
+construction touches no network and no disk, and reports what is wrong by `context.problem`. It never imports the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+
+from pipeline.frame import DTYPES, Array, Column, Field, Frame, Ints, KeyTable, Schema
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from reactivex import Observable
+
+    from pipeline.clock import Clock
+    from pipeline.expression import Expression
+
+State = dict[str, Any]  # what `snapshot` gives: numpy arrays, numbers, text, lists and dicts of these
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every component's settings; `type`, `enabled`, `input` and `inputs` are the graph's and not listed here."""
+
+
+class Context:
+    """What every component is given at construction."""
+
+    def __init__(self, name: str, keys: KeyTable, *, folder: Path = Path(), clock: Clock | None = None) -> None:
+        self.name = name
+        self.keys = keys
+        self.folder = folder  # where the pipeline file lies: relative paths start here
+        self.clock = clock
+        self.problems: list[tuple[str, str]] = []
+
+    def problem(self, setting: str, text: str) -> None:
+        """Report what is wrong with a setting (`levels.warning.when`); all problems are shown together."""
+        self.problems.append((setting, text))
+
+
+# --- operators ------------------------------------------------------------------------------------------------------
+
+
+class PerKey:
+    """One value for each key and name, that the engine saves and restores: an array by key code, grown as keys come."""
+
+    def __init__(self, kinds: Sequence[tuple[str, str]]) -> None:
+        self.data: Array = np.zeros(0, [(name, DTYPES.get(kind, kind)) for name, kind in kinds])
+
+    def grow(self, keys: int) -> None:
+        """Room for this many keys; new ones start as zeros."""
+        if keys > len(self.data):
+            more = np.zeros(max(keys, 2 * len(self.data), 16), self.data.dtype)
+            more[: len(self.data)] = self.data
+            self.data = more
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.data[at]
+
+    def __setitem__(self, at: Any, values: Any) -> None:
+        self.data[at] = values
+
+
+class OperatorContext(Context):
+    """What an operator is given: the schema of its input, expressions over it, further outputs, state by key."""
+
+    def __init__(self, name: str, schema: Schema, keys: KeyTable, **more: Any) -> None:
+        super().__init__(name, keys, **more)
+        self.schema = schema
+        self.outputs: dict[str, Schema] = {}
+        self.emitted: dict[str, list[Frame]] = {}
+        self.states: dict[str, PerKey] = {}
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The fields of the input."""
+        return self.schema.fields
+
+    def expression(self, text: str, setting: str, want: str | None = None) -> Expression:
+        """`text` compiled over the input's fields; `want` is the kind it must give ("bool"). A wrong one is reported as
+        a problem of `setting`, and what comes back gives missing values, so that construction goes on."""
+        from pipeline.expression import ExpressionError, compile_expression, constant
+
+        try:
+            return compile_expression(text, self.schema, want)
+        except ExpressionError as error:
+            self.problem(setting, str(error))
+            return constant(want or "float")
+
+    def output(self, name: str, schema: Schema) -> Callable[[Frame], None]:
+        """A further output, `NODE.name` in the pipeline file; call what comes back with a Frame to emit it."""
+        self.outputs[name] = schema
+        emitted = self.emitted[name] = []
+        return emitted.append
+
+    def per_key(self, name: str, kinds: Sequence[tuple[str, str]]) -> PerKey:
+        """State for each key; `name` and the names of `kinds` are part of what is saved."""
+        state = self.states[name] = PerKey(kinds)
+        state.grow(len(self.keys))
+        return state
+
+
+class Operator:
+    """A node of the graph: Frames in, Frames out, state by `snapshot` and `restore`. A pure function of these.
+
+    For each Frame that comes in exactly one goes out, if need be without rows: it carries the time for those behind.
+    `on_frame` does what can raise before it changes state: then the graph can set aside the row that is guilty.
+    """
+
+    schema: Schema  # what goes out; set in __init__
+
+    def __init__(self, settings: Any, context: OperatorContext) -> None:
+        self.context = context
+        self.schema = context.schema
+
+    def on_frame(self, frame: Frame) -> Frame:
+        raise NotImplementedError
+
+    def __call__(self, source: Observable[Frame]) -> Observable[Frame]:
+        from reactivex import operators as ops
+
+        return source.pipe(ops.map(self.on_frame))
+
+    def due(self) -> int | None:
+        """The lowest watermark at which rows would leave without a further reading; None: no such. ns"""
+        return None
+
+    def snapshot(self) -> State:
+        """The state, as copies."""
+        return {name: state.data[: len(self.context.keys)].copy() for name, state in self.context.states.items()}
+
+    def restore(self, state: State) -> None:
+        """Back to what `snapshot` gave."""
+        for name, per_key in self.context.states.items():
+            saved = state[name]
+            per_key.data = np.zeros(0, per_key.dtype)
+            per_key.grow(max(len(saved), len(self.context.keys)))
+            per_key.data[: len(saved)] = saved
+
+
+# --- codecs ---------------------------------------------------------------------------------------------------------
+
+
+class Refused(NamedTuple):
+    """A reading that was not taken, and why."""
+
+    payload: int  # index of the payload
+    item: int  # index of the reading within it, from 0
+    reason: str
+    raw: str  # the reading as it came, cut to a sensible length
+
+
+class Decoded(NamedTuple):
+    """Readings as columns, in order of arrival, and those refused."""
+
+    keys: Sequence[str]  # one for each reading; empty where the stream has no key
+    times: Ints | None  # ns; None: the time of arrival
+    columns: dict[str, Column]
+    counts: Sequence[int]  # readings taken from each payload
+    refused: list[Refused]
+
+
+class Codec(Protocol):
+    """Bytes to columns and back. Decoding many payloads at once is the usual case."""
+
+    media_types: ClassVar[tuple[str, ...]]
+
+    def decode(self, payloads: Sequence[bytes]) -> Decoded:
+        """The readings of all payloads; a bad one costs only itself."""
+        ...
+
+    def encode(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
+        """Rows (plain values, times already as shown) as bytes."""
+        ...
+
+    def header(self, names: Sequence[str]) -> bytes:
+        """What stands once atop a file of such rows; mostly nothing."""
+        ...
+
+
+class ReadingSettings(Settings, kw_only=True, frozen=True):
+    """Settings of every source that decodes bytes."""
+
+    format: str | dict[str, Any] = "json"
+    key: str | None = None
+    time: str | None = None
+    time_unit: str = "auto"  # s | ms | us | ns | iso | auto
+    fields: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+# --- sources --------------------------------------------------------------------------------------------------------
+
+
+class Receipt(NamedTuple):
+    """What became of a payload; given when its readings are durable."""
+
+    taken: int
+    refused: list[Refused]
+    failed: str | None = None  # nothing was kept: the reason
+    repeated: bool = False  # it had come before under the same `request`; nothing was counted again
+
+
+@dataclass(slots=True)
+class Payload:
+    """What arrived in one piece: a request body, a chunk of a file, one sample of this host."""
+
+    data: Any
+    size: int  # bytes it counts for in the inbox
+    position: Any = None  # where the source would go on after it (file offset); saved with the step
+    request: str | None = None  # Idempotency-Key: counted once, also over restarts
+    codec: Codec | None = None  # None: the source's own
+    arrival: int = 0  # wall clock, ns; set by the inbox
+    done: Callable[[Receipt], None] | None = None  # called in the loop once durable (or failed)
+
+
+class Inbox(Protocol):
+    """Where a source puts what arrives. Bounded: this is where backpressure starts."""
+
+    def offer(self, payload: Payload) -> bool:
+        """Take it if there is room; False: tell the sender to come back later."""
+        ...
+
+    async def put(self, payload: Payload) -> None:
+        """Take it, waiting for room."""
+        ...
+
+    def end(self) -> None:
+        """Nothing more will come (a file at its end)."""
+        ...
+
+
+class SourceContext(Context):
+    """What a source is given. `codec` makes the codec of a format; the rest is there once the engine runs."""
+
+    def __init__(self, name: str, keys: KeyTable, **more: Any) -> None:
+        super().__init__(name, keys, **more)
+        self.server: Server | None = None  # where routes are mounted; None: there is no [server] in this run
+        self.services: Services | None = None
+
+    def codec(self, settings: ReadingSettings, *, media_type: str | None = None) -> Codec | None:
+        """The codec of `settings.format`, or of a Content-Type; None: there is none for that media type."""
+        from pipeline.registry import codec_for
+
+        return codec_for(settings, self, media_type)
+
+
+class Source:
+    """Where readings come from. `run` puts payloads into the inbox; `decode` makes readings of many at once."""
+
+    schema: Schema
+    live: bool = True  # False: finite; its end flushes the windows, and it is never idle before
+    replayable: bool = False  # True: `reread` can give the payloads between two positions again
+
+    def __init__(self, settings: Any, context: SourceContext) -> None:
+        self.context = context
+
+    def mount(self, server: Server) -> None:
+        """Add HTTP routes; called before `run`. Only if `needs_server`."""
+
+    needs_server: bool = False
+
+    async def run(self, inbox: Inbox, position: Any) -> None:
+        """Produce until cancelled, or until `inbox.end()`. `position` is that of the last durable payload, or None."""
+        raise NotImplementedError
+
+    def decode(self, payloads: Sequence[Payload]) -> Decoded:
+        raise NotImplementedError
+
+    def reread(self, start: Any, end: Any) -> list[Payload]:
+        """The payloads between two positions, cut as before. OSError or ValueError if they are gone."""
+        raise NotImplementedError
+
+    def progress(self) -> tuple[int, int] | None:
+        """For a finite source: (done, total) in bytes, for a progress bar."""
+        return None
+
+
+# --- sinks ----------------------------------------------------------------------------------------------------------
+
+
+class StepWrites(Protocol):
+    """What a sink may add to the transaction of a step."""
+
+    def record(self, stream: str, frame: Frame) -> None:
+        """Into the history."""
+        ...
+
+    def append(self, path: Path, data: bytes, header: bytes = b"") -> None:
+        """To a file, exactly once over crashes; the header goes atop an empty one."""
+        ...
+
+    def enqueue(self, sink: str, stream: str, frame: Frame, *, keep: bool) -> None:
+        """Into the outbox of a delivering sink; `keep`: never dropped to make room."""
+        ...
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows to deliver in one piece: the same rows under the same key on every try."""
+
+    key: str
+    parts: list[tuple[str, Frame]]  # stream, rows; in order
+    attempt: int = 0
+
+    def __len__(self) -> int:
+        return sum(len(frame) for _, frame in self.parts)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a delivery ended. Neither flag: it failed and is tried again."""
+
+    delivered: bool = False
+    refused: bool = False  # for good: the batch goes to the dead letters and the next one is tried
+    reason: str = ""
+    retry_after: float | None = None  # seconds that the peer asked for
+
+
+@dataclass(slots=True)
+class Buffer:
+    """How a delivering sink wants its outbox kept and cut."""
+
+    size: int = 100_000_000  # bytes
+    when_full: str = "drop_oldest"  # drop_oldest | block
+    rows: int = 500  # at most in one batch
+    wait: int = 5_000_000_000  # ns that the oldest row may wait for the batch to fill
+
+
+class SinkContext(Context):
+    """What a sink is given: the streams that come to it; routes and services once the engine runs."""
+
+    def __init__(self, name: str, inputs: dict[str, Schema], keys: KeyTable, **more: Any) -> None:
+        super().__init__(name, keys, **more)
+        self.inputs = inputs
+        self.server: Server | None = None
+        self.services: Services | None = None
+
+    def expression(self, text: str, schema: Schema, setting: str, want: str | None = None) -> Expression:
+        from pipeline.expression import ExpressionError, compile_expression, constant
+
+        try:
+            return compile_expression(text, schema, want)
+        except ExpressionError as error:
+            self.problem(setting, str(error))
+            return constant(want or "float")
+
+
+class Sink:
+    """Where rows go. `write` is called for each step in the loop and adds to its transaction; a sink with a `buffer`
+    is also handed batches from its outbox, after the commit, until it says delivered or refused."""
+
+    buffer: Buffer | None = None
+    needs_server: bool = False
+
+    def __init__(self, settings: Any, context: SinkContext) -> None:
+        self.context = context
+
+    def write(self, stream: str, frame: Frame, writes: StepWrites) -> None:
+        """The rows of one input in one step; never without rows."""
+
+    def mount(self, server: Server) -> None:
+        """Add HTTP routes."""
+
+    async def deliver(self, batch: Batch) -> Outcome:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Let go of what `deliver` opened."""
+
+
+# --- what the engine offers to sources and sinks that answer over HTTP ----------------------------------------------
+
+
+class Server(Protocol):
+    """The one aiohttp server of the pipeline."""
+
+    def route(self, method: str, path: str, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> bool:
+        """Mount a handler; False: another one has that method and path already."""
+        ...
+
+
+@dataclass(slots=True)
+class RowsQuery:
+    """A question to the history."""
+
+    stream: str
+    keys: list[str] | None = None
+    start: int | None = None  # ns, inclusive
+    end: int | None = None  # ns, exclusive
+    limit: int = 1000
+    descending: bool = False
+
+
+@dataclass(slots=True)
+class StreamInfo:
+    name: str
+    schema: Schema
+    rows: int = 0
+    oldest: int | None = None
+    newest: int | None = None
+    keys: list[str] = field(default_factory=list)
+
+
+class Services(Protocol):
+    """What the engine can tell. The awaitable ones read the disk off the loop; all show only what is durable."""
+
+    def latest(self, stream: str) -> Frame:
+        """The newest row of each key, by key."""
+        ...
+
+    def schema(self, stream: str) -> Schema: ...
+    async def rows(self, query: RowsQuery) -> Frame: ...
+    async def streams(self) -> list[StreamInfo]: ...
+    async def delivery(self) -> list[dict[str, Any]]: ...
+    async def dead(self, limit: int) -> list[dict[str, Any]]: ...
+    def health(self) -> dict[str, Any]: ...
+    def graph(self) -> list[dict[str, Any]]: ...
+    def metrics(self) -> list[tuple[str, str, str, list[tuple[dict[str, str], float]]]]:
+        """(name, type, help, [(labels, value)]) of each metric."""
+        ...
