@@ -112,6 +112,19 @@ class Progress(NamedTuple):
         index = np.searchsorted(after, times)
         return np.append(self.seq, self.next_seq)[index]
 
+    def cut(self, seq: int) -> tuple[Progress, Progress]:
+        """As if the step had been two: the readings before arrival number `seq`, then the others and the tick."""
+        at = int(np.searchsorted(self.seq, seq))
+        mark = int(self.before[at]) if at < len(self.seq) else self.after
+        first = self._replace(
+            seq=self.seq[:at], before=self.before[:at], after=mark, watermark=mark, next_seq=seq, quiet=False, ended=False
+        )
+        spoke = at > 0
+        second = self._replace(
+            seq=self.seq[at:], before=self.before[at:], quiet_before=self.quiet_before and not spoke
+        )
+        return first, second
+
     def before_rows(self, seq: Ints) -> Ints:
         """The watermark just before each reading."""
         if seq is self.seq:
@@ -182,6 +195,16 @@ class Frame:
     def with_columns(self, columns: Mapping[str, Column]) -> Frame:
         """These columns added, or put in the place of those of the same name."""
         return Frame(self.time, self.key, self.seq, {**self.columns, **columns}, self.progress)
+
+    def halves(self) -> tuple[Frame, Frame] | None:
+        """The same rows as if they had come in two Frames; None if all came with one reading."""
+        if len(self) < 2 or self.seq[0] == self.seq[-1]:
+            return None
+        middle = len(self) // 2
+        at = self.seq[middle] if self.seq[middle] != self.seq[0] else self.seq[np.searchsorted(self.seq, self.seq[0], "right")]
+        cut = int(np.searchsorted(self.seq, at))
+        first, second = self.progress.cut(int(at))
+        return self.take(slice(0, cut)).with_progress(first), self.take(slice(cut, None)).with_progress(second)
 
     def with_progress(self, progress: Progress) -> Frame:
         return Frame(self.time, self.key, self.seq, self.columns, progress)

@@ -25,7 +25,7 @@ CREATE TABLE frames (
     last INTEGER NOT NULL,
     data BLOB NOT NULL
 );
-CREATE INDEX frames_by_stream ON frames (stream, last) WHERE history;
+CREATE INDEX frames_by_stream ON frames (stream, last, first, rows) WHERE history;
 CREATE INDEX frames_by_step ON frames (step) WHERE journal;
 
 -- the checkpoint: the state of each node after one step

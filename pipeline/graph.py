@@ -1,0 +1,236 @@
+"""The nodes of a pipeline as one RxPY graph: a step pushes one Frame from each source, and each node runs once.
+
+Every node's output is a Subject, so what several consumers share is computed once. A node with several inputs sees
+their Frames of a step zipped and merged in order of arrival. An exception does not end a stream: it is caught at the
+operator's edge, the guilty rows are set aside with the reason, and the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import reactivex
+from reactivex import operators as ops
+from reactivex.subject import Subject
+
+from pipeline.component import Operator, OperatorContext, Sink, SinkContext, Source, SourceContext, State
+from pipeline.frame import Field, Frame, KeyTable, Progress, Schema, concatenate, empty
+from pipeline.merge import Merge, merged_schema
+
+if TYPE_CHECKING:
+    from pipeline.clock import Clock
+    from pipeline.config import Config, Node
+    from pipeline.problem import Problem
+
+log = logging.getLogger("headwater")
+
+REFUSED = Schema(None, {"reason": Field("string"), "raw": Field("string")}, "refused")  # of every NAME.invalid
+
+
+class Edge:
+    """An operator in the graph: its input, its outputs, and what becomes of its errors."""
+
+    def __init__(self, name: str, operator: Operator, aside: Callable[[str, str, Frame], None]) -> None:
+        self.name = name
+        self.operator = operator
+        self.context: OperatorContext = operator.context
+        self.aside = aside  # told the node, the reason and the rows that an error cost
+        self.outlets: dict[str, Subject[Frame]] = {"": Subject(), **{o: Subject() for o in self.context.outputs}}
+        self.failure = ""  # the newest error, for /health
+        self.rows_in = self.rows_out = 0
+        self._came: list[Frame] = []
+        self._error: Exception | None = None
+        self._connect()
+
+    def _connect(self) -> None:
+        self._inlet: Subject[Frame] = Subject()
+        self.operator(self._inlet).subscribe(self._came.append, self._failed)
+
+    def _failed(self, error: Exception) -> None:
+        # Rx ends the subscription of a stream that failed; the operator keeps its state, so a new one goes on.
+        self._error = error
+        self._connect()
+
+    def on_next(self, frame: Frame) -> None:
+        """One Frame in, one Frame out of each output."""
+        for state in self.context.states.values():
+            state.grow(len(self.context.keys))
+        self._run(frame)
+        out = self._gather(self._came, self.operator.schema, frame.progress)
+        self.rows_in += len(frame)
+        self.rows_out += len(out)
+        self.outlets[""].on_next(out)
+        for name, schema in self.context.outputs.items():
+            self.outlets[name].on_next(self._gather(self.context.emitted[name], schema, frame.progress))
+
+    def _gather(self, came: list[Frame], schema: Schema, progress: Progress) -> Frame:
+        if not came:
+            return empty(schema, progress)
+        out = concatenate(came, progress)
+        came.clear()
+        return out
+
+    def _run(self, frame: Frame) -> None:
+        kept = len(self._came)
+        self._inlet.on_next(frame)
+        error, self._error = self._error, None
+        if error is None:
+            return
+        del self._came[kept:]
+        self.failure = f"{type(error).__name__}: {error}"
+        halves = frame.halves()
+        if halves:  # look for the guilty rows: log2 of the Frame's length tries for each
+            self._run(halves[0])
+            self._run(halves[1])
+            return
+        log.error("%s failed: %s", self.name, self.failure, exc_info=error if not len(frame) else None)
+        if len(frame):
+            self.aside(self.name, self.failure, frame)
+
+
+class Graph:
+    """The running graph of a pipeline. Built from a Config; `problems` holds what building found wrong."""
+
+    def __init__(self, config: Config, keys: KeyTable, clock: Clock | None = None) -> None:
+        self.config = config
+        self.keys = keys
+        self.problems: list[Problem] = []
+        self.sources: dict[str, Source] = {}
+        self.sinks: dict[str, Sink] = {}
+        self.edges: dict[str, Edge] = {}
+        self.merges: dict[str, Merge] = {}
+        self.streams: dict[str, Schema] = {}  # every output that can be named
+        self.inputs: dict[str, tuple[str, ...]] = {}
+        self.guilty: list[tuple[str, str, Frame]] = []  # of the step that runs: node, reason, rows
+        self._outlets: dict[str, Subject[Frame]] = {}
+        self._delivered: list[tuple[str, str, Frame]] = []  # of the step that runs: sink, stream, rows
+        self._made = {"folder": config.path.parent, "clock": clock}
+        for node in config.nodes.values():
+            {"source": self._source, "operator": self._operator, "sink": self._sink}[node.kind](node)
+
+    # --- building ---
+
+    def _construct(self, node: Node, context: Any) -> Any:
+        """The component; None if it could not be made. Its problems are added to ours, with their lines."""
+        made = None
+        try:
+            made = node.component(node.settings, context)
+        except Exception as error:
+            if not context.problems:
+                self._problem(node, "", str(error) or type(error).__name__)
+        for setting, text in context.problems:
+            self._problem(node, setting, text)
+        return made
+
+    def _problem(self, node: Node, setting: str, text: str) -> None:
+        path = (*node.path, *(part for part in setting.split(".") if part))
+        self.problems.append(self.config.problem(path, text))
+
+    def _source(self, node: Node) -> None:
+        source = self._construct(node, SourceContext(node.name, self.keys, **self._made))
+        if source is None:
+            return
+        self.sources[node.name] = source
+        self._add_stream(node.name, source.schema, Subject())
+        self._add_stream(f"{node.name}.invalid", REFUSED, Subject())
+
+    def _add_stream(self, name: str, schema: Schema, outlet: Subject[Frame]) -> None:
+        self.streams[name] = schema
+        self._outlets[name] = outlet
+
+    def _inputs(self, node: Node) -> list[str]:
+        """The streams that this node reads. One that does not exist is a problem, unless its node has one already."""
+        found = []
+        for name in node.inputs:
+            base = name.partition(".")[0]
+            if name in self.streams:
+                found.append(name)
+            elif base in self.edges or base in self.sources:
+                outputs = sorted(s for s in self.streams if s.startswith(base + "."))
+                known = ", ".join(f'"{s}"' for s in outputs) or "none"
+                self._problem(node, "inputs", f'"{name}" is not an output of "{base}" (its further outputs: {known})')
+        return found
+
+    def _operator(self, node: Node) -> None:
+        inputs = self._inputs(node)
+        if not inputs:
+            return
+        schema, clashes = merged_schema([self.streams[i] for i in inputs])
+        for field in clashes:
+            self._problem(node, "inputs", f'the inputs give "{field}" different types; convert one with a derive')
+        operator = self._construct(node, OperatorContext(node.name, schema, self.keys, **self._made))
+        if operator is None:
+            return
+        edge = self.edges[node.name] = Edge(node.name, operator, self._aside)
+        self.inputs[node.name] = tuple(inputs)
+        self._add_stream(node.name, operator.schema, edge.outlets[""])
+        for output, output_schema in operator.context.outputs.items():
+            self._add_stream(f"{node.name}.{output}", output_schema, edge.outlets[output])
+        outlets = [self._outlets[i] for i in inputs]
+        if len(inputs) == 1:
+            outlets[0].subscribe(edge.on_next)
+        else:
+            merge = self.merges[node.name] = Merge(schema)
+            reactivex.zip(*outlets).pipe(ops.map(merge)).subscribe(edge.on_next)
+
+    def _sink(self, node: Node) -> None:
+        inputs = self._inputs(node)
+        if not inputs:
+            return
+        context = SinkContext(node.name, {i: self.streams[i] for i in inputs}, self.keys, **self._made)
+        sink = self._construct(node, context)
+        if sink is None:
+            return
+        self.sinks[node.name] = sink
+        self.inputs[node.name] = tuple(inputs)
+        for stream in inputs:
+            self._outlets[stream].subscribe(self._deliver_to(node.name, stream))
+
+    def _deliver_to(self, sink: str, stream: str) -> Callable[[Frame], None]:
+        def deliver(frame: Frame) -> None:
+            if len(frame):
+                self._delivered.append((sink, stream, frame))
+
+        return deliver
+
+    def _aside(self, node: str, reason: str, rows: Frame) -> None:
+        self.guilty.append((node, reason, rows))
+
+    # --- running ---
+
+    def push(self, frames: dict[str, Frame]) -> list[tuple[str, str, Frame]]:
+        """One step: a Frame for each source and each `SOURCE.invalid`. What reached the sinks: (sink, stream, rows)."""
+        self._delivered = delivered = []
+        self.guilty = []
+        for name, frame in frames.items():
+            self._outlets[name].on_next(frame)
+        return delivered
+
+    def watch(self, stream: str, observer: Callable[[Frame], None]) -> None:
+        """Call `observer` with each Frame of a stream."""
+        self._outlets[stream].subscribe(observer)
+
+    def due(self) -> int | None:
+        """The lowest watermark at which a node would act without a further reading."""
+        dues = [d for edge in self.edges.values() if (d := edge.operator.due()) is not None]
+        return min(dues) if dues else None
+
+    def snapshot(self) -> dict[str, State]:
+        """The state of every node, as copies."""
+        states = {name: edge.operator.snapshot() for name, edge in self.edges.items()}
+        return states | {f"{name}.merge": {"reached": m.reached} for name, m in self.merges.items()}
+
+    def restore(self, states: dict[str, State]) -> None:
+        """Back to a snapshot; a node that it does not hold starts anew."""
+        for name, edge in self.edges.items():
+            if name in states:
+                edge.operator.restore(states[name])
+        for name, merge in self.merges.items():
+            if f"{name}.merge" in states:
+                merge.reached = states[f"{name}.merge"]["reached"]
+
+    def used(self, streams: Iterable[str]) -> set[str]:
+        """Those of `streams` that some node reads."""
+        return set(streams) & {i for inputs in self.inputs.values() for i in inputs}

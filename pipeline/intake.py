@@ -1,0 +1,176 @@
+"""From what arrived to the Frames of a step: decode, refuse what is dated ahead, number the readings, move the watermark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.component import Decoded, Payload, Receipt, Refused, Source
+from pipeline.frame import NEVER, Array, Column, Frame, Ints, KeyTable, Progress, Schema, column, empty
+from pipeline.inbox import BoundedInbox, Waiting
+
+
+@dataclass(slots=True)
+class Arrived:
+    """The readings of one source in one step, before they have a place in the order of all."""
+
+    time: Ints
+    key: Array
+    columns: dict[str, Column]
+    counts: Ints  # readings taken of each payload
+    refused: list[Refused]
+    waiting: Sequence[Waiting]
+
+    def receipts(self) -> list[Receipt]:
+        """What to tell the sender of each payload."""
+        by_payload: dict[int, list[Refused]] = {}
+        for refused in self.refused:
+            by_payload.setdefault(refused.payload, []).append(refused)
+        return [Receipt(n, by_payload.get(i, [])) for i, n in enumerate(self.counts.tolist())]
+
+
+@dataclass(slots=True)
+class Intake:
+    """One source as the engine sees it: its inbox, and how far its time has come. The times are state."""
+
+    name: str
+    source: Source
+    inbox: BoundedInbox
+    newest: int = NEVER  # event time of the newest reading
+    watermark: int = NEVER
+    quiet: bool = False  # idle, or at its end: it holds no one back
+    ended: bool = False
+    heard: int = 0  # attended monotonic time of the last reading, or of the start
+    position: Any = None
+    taken: int = 0
+    refused: int = 0
+    failure: str = field(default="")
+
+    @property
+    def schema(self) -> Schema:
+        return self.source.schema
+
+    def decode(self, waiting: Sequence[Waiting], keys: KeyTable, clock: int, max_future: int) -> Arrived:
+        """The readings of these payloads as columns; those that cannot be taken are refused with a reason."""
+        payloads = [w.payload for w in waiting]
+        decoded = self.source.decode(payloads)
+        counts = np.asarray(decoded.counts, np.int64)
+        arrivals = np.array([p.arrival or clock for p in payloads], np.int64)
+        time = np.repeat(arrivals, counts) if decoded.times is None else decoded.times
+        if self.schema.key is None:
+            key = np.full(len(time), keys[""], np.int32)
+        else:
+            key = keys.codes(decoded.keys)
+        arrived = Arrived(time, key, decoded.columns, counts, list(decoded.refused), waiting)
+        if len(time) and (int(key.min()) < 0 or int(time.max()) > clock + max_future):
+            _refuse(arrived, decoded, keys, clock + max_future)
+        return arrived
+
+    def advance(self, seq: Ints, time: Ints, disorder: int) -> tuple[Ints, int]:
+        """The watermark before each reading, and after the last; the state moves along."""
+        if not len(time):
+            return seq, self.watermark
+        newest = np.maximum.accumulate(time)
+        if self.newest > newest[0]:
+            newest = np.maximum(newest, self.newest)
+        marks = np.maximum(newest - disorder, self.watermark)
+        before = np.empty_like(marks)
+        before[0] = self.watermark
+        before[1:] = marks[:-1]
+        self.newest = int(newest[-1])
+        self.watermark = int(marks[-1])
+        return before, self.watermark
+
+    def frame(self, arrived: Arrived, seq: Ints, disorder: int, tick: Tick) -> Frame:
+        """The Frame of this step; time then runs on as `tick` says."""
+        before, after = self.advance(seq, arrived.time, disorder)
+        progress = self._progress(seq, before, after, tick)
+        return Frame(arrived.time, arrived.key, seq, arrived.columns, progress)
+
+    def again(self, stored: Frame, disorder: int, tick: Tick) -> Frame:
+        """The Frame of a step of the journal."""
+        before, after = self.advance(stored.seq, stored.time, disorder)
+        return stored.with_progress(self._progress(stored.seq, before, after, tick))
+
+    def nothing(self, tick: Tick) -> Frame:
+        """A Frame without rows: only time passes."""
+        none: Ints = np.empty(0, np.int64)
+        return empty(self.schema, self._progress(none, none, self.watermark, tick))
+
+    def _progress(self, seq: Ints, before: Ints, after: int, tick: Tick) -> Progress:
+        quiet_before = self.quiet
+        self.watermark = max(self.watermark, tick.watermark)
+        self.quiet, self.ended = tick.quiet, tick.ended
+        return Progress(
+            seq, before, after, self.watermark, tick.clock, tick.next_seq, quiet_before, tick.quiet, tick.ended
+        )
+
+
+@dataclass(slots=True)
+class Tick:
+    """How a step ends for one source."""
+
+    clock: int
+    next_seq: int
+    watermark: int = NEVER  # at least this
+    quiet: bool = False
+    ended: bool = False
+
+
+def _refuse(arrived: Arrived, decoded: Decoded, keys: KeyTable, latest: int) -> None:
+    """Take out the readings that are dated ahead, or whose key finds no room."""
+    ahead = arrived.time > latest
+    crowded = arrived.key < 0
+    bad = np.flatnonzero(ahead | crowded)
+    payload = np.repeat(np.arange(len(arrived.counts)), arrived.counts)
+    starts = np.cumsum(arrived.counts) - arrived.counts
+    for row in bad.tolist():
+        at = int(payload[row])
+        reason = "future: dated too far ahead of the clock" if ahead[row] else f"too many keys (limit {keys.limit})"
+        raw = f"{decoded.keys[row] if decoded.keys else ''} at {np.datetime64(int(arrived.time[row]), 'ns')}Z"
+        arrived.refused.append(Refused(at, row - int(starts[at]), reason, raw[:200]))
+    keep = ~(ahead | crowded)
+    arrived.time, arrived.key = arrived.time[keep], arrived.key[keep]
+    arrived.columns = {name: c.take(keep) for name, c in arrived.columns.items()}
+    arrived.counts = np.bincount(payload[keep], minlength=len(arrived.counts)).astype(np.int64)
+
+
+def number(all_arrived: Sequence[Arrived], first: int) -> list[Ints]:
+    """The arrival numbers of each source's readings: payloads in the order in which they came, over all sources."""
+    if len(all_arrived) == 1:
+        return [np.arange(first, first + len(all_arrived[0].time), dtype=np.int64)]
+    order = np.concatenate([[w.order for w in a.waiting] for a in all_arrived])
+    counts = np.concatenate([a.counts for a in all_arrived])
+    by_arrival = np.argsort(order, kind="stable")
+    starts = np.empty(len(order), np.int64)
+    starts[by_arrival] = first + np.cumsum(counts[by_arrival]) - counts[by_arrival]
+    numbers = []
+    at = 0
+    for arrived in all_arrived:
+        own = starts[at : at + len(arrived.counts)]
+        within = np.cumsum(arrived.counts) - arrived.counts
+        numbers.append(np.repeat(own - within, arrived.counts) + np.arange(len(arrived.time)))
+        at += len(arrived.counts)
+    return numbers
+
+
+def refused_frame(schema: Schema, arrived: Arrived, keys: KeyTable, seq: int, progress: Progress) -> Frame:
+    """The rows of `SOURCE.invalid`: one for each reading refused, dated by its arrival."""
+    if not arrived.refused:
+        return empty(schema, progress)
+    n = len(arrived.refused)
+    arrivals = [arrived.waiting[r.payload].payload.arrival or progress.clock for r in arrived.refused]
+    columns = {
+        "reason": column("string", [r.reason for r in arrived.refused]),
+        "raw": column("string", [r.raw for r in arrived.refused]),
+    }
+    time = np.array(arrivals, np.int64)
+    return Frame(time, np.full(n, keys[""], np.int32), np.full(n, seq, np.int64), columns, progress)
+
+
+def payloads_of(payloads: Sequence[Payload]) -> list[Waiting]:
+    """Payloads read again for the journal, as if they waited."""
+    return [Waiting(i, p) for i, p in enumerate(payloads)]

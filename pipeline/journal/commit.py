@@ -1,0 +1,233 @@
+"""The one writer: a thread that puts everything that waits into one transaction, and the readers beside it.
+
+Work is a function of the connection. What is handed over while a transaction is being written shares the next one
+(group commit), in order. A full or failing disk is not the end: the same work is tried again until there is room, and
+meanwhile the engine's input is held back. Any other error stops the writer and is given to everyone who waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+
+from pipeline.journal.schema import FORMAT, TABLES
+
+log = logging.getLogger("headwater")
+
+T = TypeVar("T")
+Work = Callable[[apsw.Connection], Any]
+Done = Callable[[Any, BaseException | None], None]
+
+READERS = 2  # threads that answer questions; a slow question must not hold up all others
+RETRY_S = 0.5  # how soon a commit that the disk refused is tried again
+PASSING = (apsw.FullError, apsw.IOError, apsw.BusyError)  # errors of the disk that may heal
+
+
+class StateInUse(Exception):
+    """Another process holds the state folder, or its database cannot be used."""
+
+
+def lock(folder: Path) -> int:
+    """Hold the state folder for this process; the descriptor is released by closing it, or by the process's end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 100, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise StateInUse(f"the state folder {folder} is in use by process {holder or '(unknown)'}") from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
+
+
+def _connect(place: str, durability: str, *, readonly: bool = False) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_URI | (
+        apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    )
+    connection = apsw.Connection(place, flags=flags)
+    connection.set_busy_timeout(10_000)
+    if not readonly:
+        # WAL: a commit is one append and one fsync, and readers never wait. FULL fsyncs at each commit, NORMAL only at
+        # WAL checkpoints: that survives the death of the process, not of the power.
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", "full" if durability == "power" else "normal")
+    return connection
+
+
+class Store:
+    """The database of a state folder: `submit` and `write` for the writer thread, `read` for the readers."""
+
+    def __init__(self, folder: Path, durability: str) -> None:
+        self.folder = folder
+        self.durability = durability
+        self.trouble = ""  # why the last commit has not succeeded yet; "" when it has
+        self.commits = 0
+        self.commit_seconds = 0.0
+        self._lock: int | None = None
+        if durability == "none":
+            self._place = f"file:/headwater-{id(self)}?vfs=memdb"
+        else:
+            self._lock = lock(folder)
+            self._place = str(folder / "headwater.db")
+        try:
+            self.connection = _connect(self._place, durability)
+            self._prepare()
+        except apsw.Error as error:
+            self._unlock()
+            raise StateInUse(f"{self._place} cannot be used as a state database: {error}") from error
+        except StateInUse:
+            self._unlock()
+            raise
+        self._queue: queue.SimpleQueue[tuple[Work, Done] | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._stopping = threading.Event()
+        self._readers: ThreadPoolExecutor | None = None
+        self._local = threading.local()
+        self._thread = threading.Thread(target=self._write_forever, name="writer", daemon=True)
+        self._thread.start()
+
+    def _prepare(self) -> None:
+        found = self.connection.pragma("user_version")
+        if found == 0:
+            with self.connection:
+                self.connection.execute(TABLES)
+                self.connection.pragma("user_version", FORMAT)
+        elif found != FORMAT:
+            raise StateInUse(f"{self._place} has format {found}; this Headwater reads format {FORMAT}")
+
+    # --- from the loop ---
+
+    @property
+    def waiting(self) -> int:
+        """Pieces of work handed over and not yet committed."""
+        return self._waiting
+
+    def submit(self, work: Work, done: Done) -> None:
+        """`work` in the next transaction; then `done(result, None)`, in the loop. Keeps the order of calls."""
+        loop = asyncio.get_running_loop()
+        self._waiting += 1
+
+        def back(result: Any, error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(self._came_back, done, result, error)
+
+        self._queue.put((work, back))
+
+    def _came_back(self, done: Done, result: Any, error: BaseException | None) -> None:
+        self._waiting -= 1
+        done(result, error)
+
+    async def write(self, work: Callable[[apsw.Connection], T]) -> T:
+        """What `work` returns, once it is committed."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self.submit(work, done)
+        return await future
+
+    async def read(self, work: Callable[[apsw.Connection], T]) -> T:
+        """What `work` returns on a read-only connection, in a thread beside the loop."""
+        if self._readers is None:
+            self._readers = ThreadPoolExecutor(READERS, "reader")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    def _read(self, work: Callable[[apsw.Connection], T]) -> T:
+        connection: apsw.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = _connect(self._place, self.durability, readonly=True)
+        with connection:  # one snapshot for all that the work reads
+            return work(connection)
+
+    def close(self) -> None:
+        """Commit what waits, then let go of the folder."""
+        self._queue.put(None)
+        self._stopping.set()
+        self._thread.join()
+        if self._readers is not None:
+            self._readers.shutdown()
+        self.connection.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # --- the writer thread ---
+
+    def _write_forever(self) -> None:
+        while True:
+            group = [self._queue.get()]
+            with contextlib.suppress(queue.Empty):
+                while group[-1] is not None:
+                    group.append(self._queue.get_nowait())
+            last = group[-1] is None
+            work = [item for item in group if item is not None]
+            if work:
+                self._commit(work)
+            if last:
+                return
+
+    def _commit(self, group: list[tuple[Work, Done]]) -> None:
+        started = time.perf_counter()
+        while True:
+            try:
+                results = self._transaction(group)
+            except PASSING as error:
+                if not self.trouble:
+                    log.error("the disk refuses a commit, trying again until it does not: %s", error)
+                self.trouble = str(error)
+                if not self._stopping.wait(RETRY_S):
+                    continue
+                self._fail(group, error)
+                return
+            except Exception as error:  # noqa: BLE001 - every waiter must hear of it, whatever it is
+                if len(group) > 1:  # one of them is to blame: each on its own, so that the others are kept
+                    for item in group:
+                        self._commit([item])
+                    return
+                self._fail(group, error)
+                return
+            break
+        if self.trouble:
+            log.warning("the disk takes commits again")
+            self.trouble = ""
+        self.commits += 1
+        self.commit_seconds += time.perf_counter() - started
+        for (_, done), result in zip(group, results, strict=True):
+            done(result, None)
+
+    def _fail(self, group: list[tuple[Work, Done]], error: BaseException) -> None:
+        for _, done in group:
+            done(None, error)
+
+    def _transaction(self, group: list[tuple[Work, Done]]) -> list[Any]:
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            results = [work(self.connection) for work, _ in group]
+            self.connection.execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
+        return results

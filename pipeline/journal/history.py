@@ -1,0 +1,107 @@
+"""The history: the Frames of recorded streams, by stream and event time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import apsw
+import numpy as np
+
+from pipeline.component import RowsQuery, StreamInfo
+from pipeline.frame import NEVER, Frame, Progress, Schema, concatenate, decode, empty, encode
+
+_NO_PROGRESS = Progress(np.empty(0, np.int64), np.empty(0, np.int64), NEVER, NEVER, 0, 0)
+
+
+def put(db: apsw.Connection, step: int, stream: str, frame: Frame, *, journal: bool, history: bool) -> int:
+    """Write a Frame for the journal, the history or both; its id."""
+    db.execute(
+        "INSERT INTO frames (step, stream, journal, history, rows, first, last, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (step, stream, journal, history, len(frame), int(frame.time.min()), int(frame.time.max()), encode(frame)),
+    )
+    return db.last_insert_rowid()
+
+
+def rows(db: apsw.Connection, query: RowsQuery, schema: Schema, codes: list[int] | None) -> Frame:
+    """The rows that a query asks for, by time (rows of one time in order of arrival), at most `limit`."""
+    found: list[Frame] = []
+    count = 0
+    for bound, frame in _candidates(db, query, codes):
+        if count >= query.limit and _settled(found, query, bound):
+            break
+        if len(frame):
+            found.append(frame)
+            count += len(frame)
+    if not found:
+        return empty(schema, _NO_PROGRESS)
+    return _ordered(found, query)
+
+
+def _ordered(found: list[Frame], query: RowsQuery) -> Frame:
+    frame = concatenate(found)
+    order = np.lexsort((frame.seq, frame.time))
+    if query.descending:
+        order = order[::-1]
+    return frame.take(order[: query.limit])
+
+
+def _settled(found: list[Frame], query: RowsQuery, bound: int) -> bool:
+    """True if no Frame from `bound` on can hold a row that belongs before the last of those found."""
+    best = _ordered(found, query)
+    found[:] = [best]
+    return bool(best.time[-1] > bound) if query.descending else bool(best.time[-1] < bound)
+
+
+def _candidates(db: apsw.Connection, query: RowsQuery, codes: list[int] | None) -> Iterator[tuple[int, Frame]]:
+    """Each Frame that may hold rows of the query, cut to them, with the time before (after) which none of it lies."""
+    where, values = "stream = ? AND history", [query.stream]
+    if query.start is not None:
+        where, values = where + " AND last >= ?", [*values, query.start]
+    if query.end is not None:
+        where, values = where + " AND first < ?", [*values, query.end]
+    edge, direction = ("last", "DESC") if query.descending else ("first", "")
+    listed = list(db.execute(f"SELECT {edge}, id FROM frames WHERE {where} ORDER BY {edge} {direction}, id", values))
+    for bound, frame_id in listed:
+        for (data,) in db.execute("SELECT data FROM frames WHERE id = ?", (frame_id,)):
+            yield bound, _cut(decode(data, _NO_PROGRESS), query, codes)
+
+
+def _cut(frame: Frame, query: RowsQuery, codes: list[int] | None) -> Frame:
+    keep = np.ones(len(frame), np.bool_)
+    if query.start is not None:
+        keep &= frame.time >= query.start
+    if query.end is not None:
+        keep &= frame.time < query.end
+    if codes is not None:
+        keep &= np.isin(frame.key, codes)
+    return frame.where(keep)
+
+
+def info(db: apsw.Connection, stream: str, schema: Schema) -> StreamInfo:
+    """How much of a stream there is, and from when to when."""
+    total = "SELECT coalesce(sum(rows), 0), min(first), max(last) FROM frames WHERE stream = ? AND history"
+    ((count, oldest, newest),) = db.execute(total, (stream,))
+    return StreamInfo(stream, schema, count, oldest, newest)
+
+
+def prune(db: apsw.Connection, stream: str, before: int | None, max_bytes: int | None) -> None:
+    """Drop Frames whose newest row is older than `before`, then the oldest until at most `max_bytes` are left.
+
+    What the journal still needs stays until the checkpoint has passed it, but no longer shows in answers.
+    """
+    if before is not None:
+        _drop(db, "stream = ? AND history AND last < ?", (stream, before))
+    if max_bytes is not None:
+        total = 0
+        for last, size in db.execute(
+            "SELECT last, length(data) FROM frames WHERE stream = ? AND history ORDER BY last DESC", (stream,)
+        ):
+            total += size
+            if total > max_bytes:
+                _drop(db, "stream = ? AND history AND last <= ?", (stream, last))
+                break
+
+
+def _drop(db: apsw.Connection, where: str, values: tuple[object, ...]) -> None:
+    db.execute(f"UPDATE frames SET history = 0 WHERE journal AND {where}", values)
+    db.execute(f"DELETE FROM frames WHERE NOT journal AND {where}", values)
