@@ -372,6 +372,10 @@ class Sink:
     def mount(self, server: Server) -> None:
         """Add HTTP routes."""
 
+    def files(self) -> list[tuple[Path, bytes]]:
+        """The files that it appends to, each with its header: at the start, what was not committed is cut off."""
+        return []
+
     async def deliver(self, batch: Batch) -> Outcome:
         raise NotImplementedError
 

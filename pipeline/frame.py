@@ -132,6 +132,9 @@ class Progress(NamedTuple):
         return np.append(self.before, self.after)[np.searchsorted(self.seq, seq)]
 
 
+NO_PROGRESS = Progress(np.empty(0, np.int64), np.empty(0, np.int64), NEVER, NEVER, 0, 0)  # of rows out of store
+
+
 class Frame:
     """Readings as columns. `len(frame)` is the number of rows; a tick is a Frame without rows.
 
@@ -265,8 +268,7 @@ class KeyTable(dict[str, int]):
         self.names: list[str] = []
         self.limit = limit
         self._ranks = np.empty(0, np.int64)
-        for name in names:
-            self._add(name)
+        self.load(names)
 
     def __missing__(self, name: str) -> int:
         return self._add(name) if len(self.names) < self.limit else -1
@@ -275,6 +277,13 @@ class KeyTable(dict[str, int]):
         code = self[name] = len(self.names)
         self.names.append(name)
         return code
+
+    def load(self, names: Iterable[str]) -> None:
+        """Take in a saved table; only into an empty one, so that codes stay what they were."""
+        if self.names:
+            raise ValueError("this key table has keys already")
+        for name in names:
+            self._add(name)
 
     def codes(self, names: Sequence[str]) -> NDArray[np.int32]:
         """The code of each name; new names are added while there is room."""

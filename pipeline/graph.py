@@ -8,7 +8,7 @@ operator's edge, the guilty rows are set aside with the reason, and the others g
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import reactivex
@@ -32,11 +32,11 @@ REFUSED = Schema(None, {"reason": Field("string"), "raw": Field("string")}, "ref
 class Edge:
     """An operator in the graph: its input, its outputs, and what becomes of its errors."""
 
-    def __init__(self, name: str, operator: Operator, aside: Callable[[str, str, Frame], None]) -> None:
+    def __init__(self, name: str, operator: Operator, aside: Callable[[str, str, Frame, Schema], None]) -> None:
         self.name = name
         self.operator = operator
         self.context: OperatorContext = operator.context
-        self.aside = aside  # told the node, the reason and the rows that an error cost
+        self.aside = aside  # told the node, the reason, and the rows that an error cost with their schema
         self.outlets: dict[str, Subject[Frame]] = {"": Subject(), **{o: Subject() for o in self.context.outputs}}
         self.failure = ""  # the newest error, for /health
         self.rows_in = self.rows_out = 0
@@ -87,7 +87,7 @@ class Edge:
             return
         log.error("%s failed: %s", self.name, self.failure, exc_info=error if not len(frame) else None)
         if len(frame):
-            self.aside(self.name, self.failure, frame)
+            self.aside(self.name, self.failure, frame, self.context.schema)
 
 
 class Graph:
@@ -103,7 +103,7 @@ class Graph:
         self.merges: dict[str, Merge] = {}
         self.streams: dict[str, Schema] = {}  # every output that can be named
         self.inputs: dict[str, tuple[str, ...]] = {}
-        self.guilty: list[tuple[str, str, Frame]] = []  # of the step that runs: node, reason, rows
+        self.guilty: list[tuple[str, str, Frame, Schema]] = []  # of the step that runs: node, reason, rows
         self._outlets: dict[str, Subject[Frame]] = {}
         self._delivered: list[tuple[str, str, Frame]] = []  # of the step that runs: sink, stream, rows
         self._made = {"folder": config.path.parent, "clock": clock}
@@ -163,7 +163,7 @@ class Graph:
         operator = self._construct(node, OperatorContext(node.name, schema, self.keys, **self._made))
         if operator is None:
             return
-        edge = self.edges[node.name] = Edge(node.name, operator, self._aside)
+        edge = self.edges[node.name] = Edge(node.name, operator, self.set_aside)
         self.inputs[node.name] = tuple(inputs)
         self._add_stream(node.name, operator.schema, edge.outlets[""])
         for output, output_schema in operator.context.outputs.items():
@@ -195,8 +195,9 @@ class Graph:
 
         return deliver
 
-    def _aside(self, node: str, reason: str, rows: Frame) -> None:
-        self.guilty.append((node, reason, rows))
+    def set_aside(self, node: str, reason: str, rows: Frame, schema: Schema) -> None:
+        """Rows that an error cost; they become dead letters of the step that runs."""
+        self.guilty.append((node, reason, rows, schema))
 
     # --- running ---
 
@@ -230,7 +231,3 @@ class Graph:
         for name, merge in self.merges.items():
             if f"{name}.merge" in states:
                 merge.reached = states[f"{name}.merge"]["reached"]
-
-    def used(self, streams: Iterable[str]) -> set[str]:
-        """Those of `streams` that some node reads."""
-        return set(streams) & {i for inputs in self.inputs.values() for i in inputs}

@@ -93,6 +93,10 @@ class BoundedInbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def fill(self) -> int:
+        """Bytes that wait."""
+        return self._bytes
+
     def _has_room(self) -> bool:
         full = self._bytes >= INBOX_BYTES or len(self._waiting) >= INBOX_PAYLOADS
         return not self.closed and not full

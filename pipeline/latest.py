@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.component import State
-from pipeline.frame import DTYPES, NEVER, Column, Frame, Progress, Schema
-
-_NO_PROGRESS = Progress(np.empty(0, np.int64), np.empty(0, np.int64), NEVER, NEVER, 0, 0)
-
+from pipeline.frame import DTYPES, NEVER, NO_PROGRESS, Column, Frame, Schema
 
 class Latest:
     """By event time, and of rows of one time the one that arrived last. Memory: 16 bytes and 9 a field for each key."""
@@ -47,7 +44,7 @@ class Latest:
         """A row for each key seen, by code."""
         seen = np.flatnonzero(self.time != NEVER)
         columns = {name: Column(v[seen], self.present[name][seen]) for name, v in self.values.items()}
-        return Frame(self.time[seen], seen.astype(np.int32), np.zeros(len(seen), np.int64), columns, _NO_PROGRESS)
+        return Frame(self.time[seen], seen.astype(np.int32), np.zeros(len(seen), np.int64), columns, NO_PROGRESS)
 
     def snapshot(self) -> State:
         frame = self.frame()
@@ -58,4 +55,4 @@ class Latest:
         columns = {name: Column(values, present) for name, (values, present) in state["columns"].items()}
         if columns.keys() == self.values.keys():
             seq = np.zeros(len(state["time"]), np.int64)
-            self.update(Frame(state["time"], state["key"], seq, columns, _NO_PROGRESS))
+            self.update(Frame(state["time"], state["key"], seq, columns, NO_PROGRESS))

@@ -8,10 +8,7 @@ import apsw
 import numpy as np
 
 from pipeline.component import RowsQuery, StreamInfo
-from pipeline.frame import NEVER, Frame, Progress, Schema, concatenate, decode, empty, encode
-
-_NO_PROGRESS = Progress(np.empty(0, np.int64), np.empty(0, np.int64), NEVER, NEVER, 0, 0)
-
+from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, decode, empty, encode
 
 def put(db: apsw.Connection, step: int, stream: str, frame: Frame, *, journal: bool, history: bool) -> int:
     """Write a Frame for the journal, the history or both; its id."""
@@ -33,7 +30,7 @@ def rows(db: apsw.Connection, query: RowsQuery, schema: Schema, codes: list[int]
             found.append(frame)
             count += len(frame)
     if not found:
-        return empty(schema, _NO_PROGRESS)
+        return empty(schema, NO_PROGRESS)
     return _ordered(found, query)
 
 
@@ -63,7 +60,7 @@ def _candidates(db: apsw.Connection, query: RowsQuery, codes: list[int] | None) 
     listed = list(db.execute(f"SELECT {edge}, id FROM frames WHERE {where} ORDER BY {edge} {direction}, id", values))
     for bound, frame_id in listed:
         for (data,) in db.execute("SELECT data FROM frames WHERE id = ?", (frame_id,)):
-            yield bound, _cut(decode(data, _NO_PROGRESS), query, codes)
+            yield bound, _cut(decode(data, NO_PROGRESS), query, codes)
 
 
 def _cut(frame: Frame, query: RowsQuery, codes: list[int] | None) -> Frame:

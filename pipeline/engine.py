@@ -1,0 +1,454 @@
+"""The loop: what arrived becomes a step, the step is pushed through the graph, committed, and only then acknowledged.
+
+    inbox -> decode -> number, watermark -> graph -> one transaction -> receipts, latest values, deliverers
+
+At most one step is being written while the next one is computed; what arrives meanwhile waits in the inboxes and shares
+the step after. So a slow disk makes larger steps, not a longer queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import apsw
+import orjson
+
+from pipeline.component import Receipt
+from pipeline.frame import NEVER, NO_PROGRESS, Frame, decode, rows
+from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order
+from pipeline.intake import Arrived, Intake, Tick, number, payloads_of, refused_frame
+from pipeline.journal import history, outbox, state
+from pipeline.journal.files import Files
+from pipeline.latest import Latest
+
+if TYPE_CHECKING:
+    from pipeline.clock import Clock
+    from pipeline.config import Config
+    from pipeline.graph import Graph
+    from pipeline.journal.commit import Store
+
+log = logging.getLogger("headwater")
+
+IN_FLIGHT = 2  # steps handed to the writer and not yet durable: one being written, one that waits
+CHECKPOINT_STEPS = 2_000  # a restart replays at most about this many steps
+CHECKPOINT_BYTES = 32_000_000  # or Frames of this size
+CHECKPOINT_NS = 300_000_000_000  # or five minutes
+HEARTBEAT_NS = 1_000_000_000  # while something waits for time to pass, time is looked at this often
+PAUSE_NS = 2_500_000_000  # a heartbeat later than this: the process was stopped, and nobody listened meanwhile
+FAILED = "the engine stopped before this was durable"
+
+
+class Writes:
+    """All that one step writes, as work for the writer thread. What sinks add to is `StepWrites`."""
+
+    def __init__(self, engine: Engine, step: int, entry: state.Entry) -> None:
+        self.engine = engine
+        self.step = step
+        self.entry = entry
+        self.journal: dict[str, Frame] = {}  # live sources' Frames
+        self.history: dict[str, Frame] = {}
+        self.appends: list[tuple[Path, bytes, bytes]] = []
+        self.outbox: list[tuple[str, str, Frame, bool]] = []
+        self.positions: dict[str, Any] = {}
+        self.keys: tuple[int, list[str]] = (0, [])
+        self.letters: list[tuple[int, str, str, str]] = []
+        self.requests: list[tuple[str, str, Receipt]] = []
+
+    def record(self, stream: str, frame: Frame) -> None:
+        self.history[stream] = frame
+
+    def append(self, path: Path, data: bytes, header: bytes = b"") -> None:
+        self.appends.append((path, data, header))
+
+    def enqueue(self, sink: str, stream: str, frame: Frame, *, keep: bool) -> None:
+        self.outbox.append((sink, stream, frame, keep))
+
+    def __call__(self, db: apsw.Connection) -> None:
+        """In the writer thread, inside the transaction."""
+        first, names = self.keys
+        if names:
+            state.add_keys(db, first, names)
+        for name, frame in self.journal.items():
+            kept = self.history.get(name) is frame
+            self.entry.parts[name].frame = history.put(db, self.step, name, frame, journal=True, history=kept)
+        state.add_entry(db, self.step, self.entry)
+        for stream, frame in self.history.items():
+            if self.journal.get(stream) is not frame:
+                history.put(db, self.step, stream, frame, journal=False, history=True)
+        for sink, stream, frame, keep in self.outbox:
+            outbox.put(db, sink, stream, frame, keep=keep, clock=self.entry.clock)
+        for source, position in self.positions.items():
+            state.save_position(db, source, position)
+        for source, request, receipt in self.requests:
+            state.remember(db, source, request, self.entry.clock, state.pack(list(receipt)), keep=10_000)
+        if self.letters:
+            state.bury(db, self.letters)
+        for path, data, header in self.appends:
+            self.engine.files.append(db, path, data, header)
+
+
+class Engine:
+    """A pipeline, running. `step` is the whole engine but for waiting; `run` waits, and calls it."""
+
+    def __init__(self, config: Config, graph: Graph, store: Store, clock: Clock) -> None:
+        self.config = config
+        self.graph = graph
+        self.store = store
+        self.clock = clock
+        self.settings = config.pipeline
+        self.files = Files(sync=config.pipeline.durability == "power")
+        self.number = 0  # of the last step
+        self.next_seq = 0
+        self.order = Order()
+        self._awake = asyncio.Event()
+        self.intakes = {
+            name: Intake(name, source, BoundedInbox(self.order, clock, self.wake))
+            for name, source in graph.sources.items()
+        }
+        self.latest: dict[str, Latest] = {}
+        self.published: list[Callable[[Writes], None]] = []  # called in the loop after each commit
+        self.blocked: Callable[[], bool] = lambda: False  # a sink that blocks has a full outbox
+        self.stopping = False
+        self.failed: BaseException | None = None
+        self.in_flight = 0
+        self.known_keys = len(graph.keys)  # how many are in the database, or on their way there
+        self.steps_since = self.bytes_since = 0  # the last checkpoint
+        self.checkpoint_at = self.committed_at = self.seen_at = clock.monotonic()
+        self._beating = False  # time is being looked at: a long gap means that the process was stopped
+
+    def keep_latest(self, stream: str) -> None:
+        """Keep the newest row of each key of a stream; it is part of the checkpoint."""
+        self.latest.setdefault(stream, Latest(self.graph.streams[stream]))
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    def stop(self) -> None:
+        """Take nothing more, work off what has arrived, then end."""
+        self.stopping = True
+        self.wake()
+
+    # --- the loop ---
+
+    async def run(self) -> None:
+        """Until `stop`, or until every source is at its end; then all is committed and a checkpoint taken."""
+        for intake in self.intakes.values():
+            intake.heard = self.clock.monotonic()
+        while self.failed is None:
+            self._awake.clear()
+            self._look_at_time()
+            if self.in_flight < IN_FLIGHT and self._may_commit() and self._something_to_do():
+                self.step()
+                await asyncio.sleep(0)
+                if self._checkpoint_due():
+                    await self._checkpoint()
+                continue
+            if self.in_flight == 0 and self._finished():
+                break
+            await self._wait()
+        await self._idle_writer()
+        if self.failed is not None:
+            raise self.failed
+        await self._checkpoint()
+
+    def _finished(self) -> bool:
+        if any(len(i.inbox) for i in self.intakes.values()):
+            return False
+        return self.stopping or all(i.ended for i in self.intakes.values())
+
+    def _something_to_do(self) -> bool:
+        return any(len(i.inbox) or self._ends_now(i) for i in self.intakes.values()) or self._tick_due()
+
+    def _ends_now(self, intake: Intake) -> bool:
+        """A finite source has brought all it had, and the graph has not been told."""
+        return intake.inbox.ended and not intake.ended and not len(intake.inbox)
+
+    def _may_commit(self) -> bool:
+        """The least interval between commits is over, or there is no room to wait for it."""
+        if self.stopping or self.clock.monotonic() - self.committed_at >= self.settings.commit:
+            return True
+        return any(i.inbox.fill() > INBOX_BYTES // 2 for i in self.intakes.values())
+
+    async def _wait(self) -> None:
+        """Until something arrives, a commit is done, or time makes something due."""
+        self._take_in(not self.blocked())
+        wait = self._next_look()
+        self._beating = wait is not None
+        try:
+            await asyncio.wait_for(self._awake.wait(), None if wait is None else wait / 1e9)
+        except TimeoutError:
+            pass
+
+    def _take_in(self, open_: bool) -> None:
+        for intake in self.intakes.values():
+            if intake.inbox.closed is open_ and not self.stopping:
+                intake.inbox.close(not open_)
+
+    # --- time ---
+
+    def _look_at_time(self) -> None:
+        """A process that was stopped heard nothing meanwhile: its sources fall idle anew from now on."""
+        now = self.clock.monotonic()
+        if self._beating and now - self.seen_at > PAUSE_NS:
+            for intake in self.intakes.values():
+                intake.heard = now
+        self.seen_at = now
+
+    def _idle_for(self, intake: Intake, now: int) -> int | None:
+        """ns of silence of a live source, once it counts as idle."""
+        if not intake.source.live or intake.ended or len(intake.inbox):
+            return None
+        silence = now - intake.heard
+        return silence if silence >= self.settings.idle else None
+
+    def _runs_to(self, intake: Intake, now: int) -> int:
+        """The watermark of a source now: of an idle one it runs on from the newest reading at the clock's pace."""
+        silence = self._idle_for(intake, now)
+        if silence is None or intake.newest == NEVER:
+            return intake.watermark
+        return max(intake.watermark, intake.newest - self.settings.disorder + silence)
+
+    def _tick_due(self) -> bool:
+        """Time alone would make rows leave, or ends a source's turn to hold others back."""
+        now = self.clock.monotonic()
+        if any(not i.quiet and i.source.live and self._idle_for(i, now) is not None for i in self.intakes.values()):
+            return self._others_wait()
+        due = self.graph.due()
+        if due is None:
+            return False
+        return any(i.watermark < due <= self._runs_to(i, now) for i in self.intakes.values())
+
+    def _others_wait(self) -> bool:
+        """Something is open that a source falling idle may let go."""
+        return self.graph.due() is not None
+
+    def _next_look(self) -> int | None:
+        """ns until time should be looked at; None: not before something arrives."""
+        now = self.clock.monotonic()
+        waits = []
+        if any(len(i.inbox) for i in self.intakes.values()) and self.in_flight < IN_FLIGHT:
+            waits.append(max(self.settings.commit - (now - self.committed_at), 0))
+        if self.blocked():
+            waits.append(HEARTBEAT_NS)
+        if (due := self.graph.due()) is not None and self.in_flight < IN_FLIGHT:
+            waits += [min(w, HEARTBEAT_NS) for i in self.intakes.values() if (w := self._until(i, due, now)) is not None]
+        return min(waits) if waits else None
+
+    def _until(self, intake: Intake, due: int, now: int) -> int | None:
+        """ns until a live source's silence could bring its watermark to `due`, or makes it idle."""
+        if not intake.source.live or intake.ended:
+            return None
+        silence = now - intake.heard
+        if not intake.quiet:
+            return int(max(self.settings.idle - silence, 0))
+        if intake.newest == NEVER or intake.watermark >= due:
+            return None
+        return int(max(due - (intake.newest - self.settings.disorder) - silence, 0))
+
+    # --- one step ---
+
+    def step(self) -> None:
+        """Take what waits, push it through the graph, hand the result to the writer."""
+        clock = self.clock.wall()
+        now = self.clock.monotonic()
+        arrived = self._decode(clock)
+        numbers = dict(zip(arrived, number(list(arrived.values()), self.next_seq), strict=True)) if arrived else {}
+        self.next_seq += sum(map(len, numbers.values()))
+        self.number += 1
+        entry = state.Entry(clock, self.next_seq, {})
+        writes = Writes(self, self.number, entry)
+        frames: dict[str, Frame] = {}
+        for name, intake in self.intakes.items():
+            idle = self._idle_for(intake, now)
+            runs_to = self._runs_to(intake, now)
+            if name in arrived:
+                intake.heard, idle, runs_to = now, None, NEVER
+            ended = intake.ended or self._ends_now(intake)
+            tick = Tick(clock, self.next_seq, runs_to, ended or idle is not None, ended)
+            if name in arrived:
+                frame = intake.frame(arrived[name], numbers[name], self.settings.disorder, tick)
+            else:
+                frame = intake.nothing(tick)
+            frames[name] = frame
+            self._journal(intake, arrived.get(name), frame, writes)
+            invalid = f"{name}.invalid"
+            if invalid in self.graph.streams:
+                frames[invalid] = self._refused(intake, arrived.get(name), frame, writes)
+        self._push(frames, writes)
+        self._commit(writes, arrived, frames)
+
+    def _decode(self, clock: int) -> dict[str, Arrived]:
+        arrived = {}
+        for name, intake in self.intakes.items():
+            if waiting := intake.inbox.take():
+                arrived[name] = intake.decode(waiting, self.graph.keys, clock, self.settings.max_future)
+        return arrived
+
+    def _journal(self, intake: Intake, arrived: Arrived | None, frame: Frame, writes: Writes) -> None:
+        """What a restart needs to push the same Frame again."""
+        part = state.Part(watermark=intake.watermark, quiet=intake.quiet, ended=intake.ended)
+        writes.entry.parts[intake.name] = part
+        if arrived is None:
+            return
+        intake.taken += len(frame)
+        position = arrived.waiting[-1].payload.position
+        if position is not None:
+            part.start, part.end = intake.position, position
+            intake.position = writes.positions[intake.name] = position
+        if intake.source.replayable:
+            part.read = True
+        elif len(frame):
+            writes.journal[intake.name] = frame
+            self.bytes_since += 8 * len(frame) * (3 + len(frame.columns))
+
+    def _refused(self, intake: Intake, arrived: Arrived | None, frame: Frame, writes: Writes) -> Frame:
+        """The rows of `SOURCE.invalid`; they are dead letters too."""
+        schema = self.graph.streams[f"{intake.name}.invalid"]
+        if arrived is None or not arrived.refused:
+            return refused_frame(schema, Arrived(frame.time, frame.key, {}, frame.time, [], ()), self.graph.keys, 0, frame.progress)
+        intake.refused += len(arrived.refused)
+        writes.letters += [(frame.clock, intake.name, r.reason, r.raw) for r in arrived.refused]
+        seq = int(frame.seq[0]) if len(frame) else frame.progress.next_seq
+        return refused_frame(schema, arrived, self.graph.keys, seq, frame.progress)
+
+    def _push(self, frames: dict[str, Frame], writes: Writes) -> None:
+        for sink, stream, frame in self.graph.push(frames):
+            try:
+                self.graph.sinks[sink].write(stream, frame, writes)
+            except Exception as error:
+                log.exception("sink %s failed", sink)
+                self.graph.set_aside(sink, f"{type(error).__name__}: {error}", frame, self.graph.streams[stream])
+        for node, reason, guilty, schema in self.graph.guilty:
+            shown = rows(guilty, schema, self.graph.keys.names)
+            writes.letters += [(guilty.clock, node, reason, orjson.dumps(row).decode()) for row in shown]
+
+    # --- the commit, and after it ---
+
+    def _commit(self, writes: Writes, arrived: dict[str, Arrived], frames: dict[str, Frame]) -> None:
+        names = self.graph.keys.names
+        writes.keys = (self.known_keys, names[self.known_keys :])
+        self.known_keys = len(names)
+        receipts = [(i, w, r) for i, a in arrived.items() for w, r in zip(a.waiting, a.receipts(), strict=True)]
+        writes.requests = [(i, w.payload.request, r) for i, w, r in receipts if w.payload.request is not None]
+        self.in_flight += 1
+        self.steps_since += 1
+        self.committed_at = self.clock.monotonic()
+
+        def done(_: Any, error: BaseException | None) -> None:
+            self.in_flight -= 1
+            if error is not None:
+                self.failed = error
+            else:
+                self._show({**frames, **writes.history})
+                for publish in self.published:
+                    publish(writes)
+            for name, waiting, receipt in receipts:
+                self._acknowledge(name, waiting.payload, receipt if error is None else Receipt(0, [], FAILED))
+            self.wake()
+
+        self.store.submit(writes, done)
+
+    def _acknowledge(self, name: str, payload: Any, receipt: Receipt) -> None:
+        if payload.request is not None:
+            self.intakes[name].inbox.requests.answered(payload.request, receipt)
+        if payload.done is not None:
+            payload.done(receipt)
+
+    def _show(self, frames: dict[str, Frame]) -> None:
+        for stream, frame in frames.items():
+            if stream in self.latest:
+                self.latest[stream].update(frame)
+
+    async def _idle_writer(self) -> None:
+        while self.in_flight:
+            self._awake.clear()
+            await self._awake.wait()
+
+    # --- checkpoints ---
+
+    def _checkpoint_due(self) -> bool:
+        age = self.clock.monotonic() - self.checkpoint_at
+        return (
+            self.steps_since >= CHECKPOINT_STEPS
+            or self.bytes_since >= CHECKPOINT_BYTES
+            or (age >= CHECKPOINT_NS and self.steps_since > 0)
+        )
+
+    async def _checkpoint(self) -> None:
+        """Between two steps and with nothing in flight: so what is shown (`latest`) and what is computed agree."""
+        await self._idle_writer()
+        if self.failed is not None:
+            raise self.failed
+        step, states = self.number, self.snapshot()
+        clock = self.clock.wall()
+        await self.store.write(lambda db: self._write_checkpoint(db, step, states, clock))
+        self.steps_since = self.bytes_since = 0
+        self.checkpoint_at = self.clock.monotonic()
+
+    def _write_checkpoint(self, db: apsw.Connection, step: int, states: dict[str, Any], clock: int) -> None:
+        state.checkpoint(db, step, states)
+        for sink in self.graph.sinks.values():
+            retention, size = getattr(sink, "retention", None), getattr(sink, "max_size", None)
+            for stream in sink.context.inputs:
+                if retention or size:
+                    history.prune(db, stream, clock - retention if retention else None, size)
+
+    # --- recovery (recovery.py says when) ---
+
+    def restore(self, states: dict[str, Any]) -> None:
+        """Back to a snapshot; what it does not hold starts anew."""
+        self.graph.restore(states)
+        own = states.get("engine", {"next_seq": 0, "sources": {}})
+        self.next_seq = own["next_seq"]
+        for name, (newest, watermark, quiet) in own["sources"].items():
+            if intake := self.intakes.get(name):
+                # A file that had ended may have grown since: it is at its end only when it says so again.
+                intake.newest, intake.watermark, intake.quiet = newest, watermark, quiet and intake.source.live
+        for stream, latest in self.latest.items():
+            if saved := states.get(f"{stream}.latest"):
+                latest.restore(saved)
+
+    def replay(self, step: int, entry: state.Entry, db: apsw.Connection) -> None:
+        """Push a step of the journal again. What comes out was committed with it and is thrown away."""
+        frames: dict[str, Frame] = {}
+        writes = Writes(self, step, entry)
+        for name, intake in self.intakes.items():
+            part = entry.parts.get(name) or state.Part(watermark=intake.watermark, quiet=intake.quiet)
+            tick = Tick(entry.clock, entry.first_seq, part.watermark, part.quiet, part.ended)
+            frame, arrived = self._again(intake, part, tick, db)
+            frames[name] = frame
+            frames[f"{name}.invalid"] = self._refused(intake, arrived, frame, writes)
+        came = frames | {stream: frame for _, stream, frame in self.graph.push(frames)}
+        self._show(came)
+        self.number, self.next_seq = step, entry.first_seq
+
+    def paths(self) -> list[tuple[Path, bytes]]:
+        """The files that sinks write, each with its header."""
+        return [file for sink in self.graph.sinks.values() for file in sink.files()]
+
+    def _again(
+        self, intake: Intake, part: state.Part, tick: Tick, db: apsw.Connection
+    ) -> tuple[Frame, Arrived | None]:
+        if part.read:
+            payloads = payloads_of(intake.source.reread(part.start, part.end))
+            arrived = intake.decode(payloads, self.graph.keys, tick.clock, self.settings.max_future)
+            (seq,) = number([arrived], tick.next_seq - len(arrived.time))
+            return intake.frame(arrived, seq, self.settings.disorder, tick), arrived
+        if part.frame is None:
+            return intake.nothing(tick), None
+        stored = decode(state.frame_bytes(db, part.frame), NO_PROGRESS)
+        return intake.again(stored, self.settings.disorder, tick), None
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state of everything, by node; `engine` is the engine's own."""
+        states: dict[str, Any] = dict(self.graph.snapshot())
+        states["engine"] = {
+            "next_seq": self.next_seq,
+            "sources": {n: [i.newest, i.watermark, i.quiet] for n, i in self.intakes.items()},
+        }
+        states |= {f"{stream}.latest": latest.snapshot() for stream, latest in self.latest.items()}
+        return states

@@ -1,0 +1,157 @@
+"""A pipeline from its Config to its end: puts the parts together, starts them, and takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.clock import Clock, RealClock
+from pipeline.delivery import Delivery
+from pipeline.engine import Engine
+from pipeline.frame import KeyTable
+from pipeline.graph import Graph
+from pipeline.journal.commit import Store
+from pipeline.problem import ConfigError
+from pipeline.recovery import recover
+from pipeline.services import EngineServices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.config import Config
+    from pipeline.intake import Intake
+
+log = logging.getLogger("headwater")
+
+GRACE_S = 5.0  # how long a stop waits for deliveries under way
+
+
+class Pipeline:
+    """All that runs for one pipeline file. Construction checks the file and touches nothing; `run` opens the state."""
+
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        self.config = config
+        self.clock = clock or RealClock()
+        self.graph = make_graph(config, self.clock)
+        self.engine: Engine | None = None
+        self.server: Any = None
+        self.on_start: Callable[[Pipeline], None] = lambda _: None
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Drain, commit, checkpoint, end."""
+        self._stopping = True
+        if self.engine is not None:
+            self.engine.stop()
+
+    async def run(self) -> None:
+        """Until stopped, or until the finite sources end. StateInUse before anything has started; else what failed."""
+        self.store = store = Store(self.config.pipeline.state, self.config.pipeline.durability)
+        try:
+            await self._run(store)
+        finally:
+            store.close()
+
+    async def _run(self, store: Store) -> None:
+        engine = self.engine = Engine(self.config, self.graph, store, self.clock)
+        for name, source in self.graph.sources.items():
+            if source.needs_server:
+                engine.keep_latest(name)
+        for sink in self.graph.sinks.values():
+            if sink.needs_server:
+                for stream in sink.context.inputs:
+                    engine.keep_latest(stream)
+        for line in recover(engine, self._earlier):
+            log.info("%s", line)
+        delivery = self._delivery(store)
+        services = self.services = EngineServices(engine, delivery)
+        await self._serve(services)
+        tasks = [asyncio.create_task(self._feed(i), name=f"source {i.name}") for i in engine.intakes.values()]
+        if delivery is not None:
+            await delivery.start()
+            engine.published.append(lambda writes: delivery.wake() if writes.outbox else None)
+            engine.blocked = delivery.blocked
+        services.ready = True
+        self.on_start(self)
+        if self._stopping:
+            engine.stop()
+        try:
+            await engine.run()
+        finally:
+            services.ready = False
+            await self._take_down(tasks, delivery)
+
+    async def _take_down(self, tasks: list[asyncio.Task[None]], delivery: Delivery | None) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.server is not None:
+            await self.server.close()
+        if delivery is not None:
+            await delivery.close(GRACE_S)
+
+    def _delivery(self, store: Store) -> Delivery | None:
+        sinks = {name: sink for name, sink in self.graph.sinks.items() if sink.buffer is not None}
+        return Delivery(sinks, store, self.clock, self.graph.keys, self.graph.streams) if sinks else None
+
+    async def _serve(self, services: EngineServices) -> None:
+        """Mount what needs the server, and open it; nothing is opened for a pipeline that needs none."""
+        parts = [*self.graph.sources.values(), *self.graph.sinks.values()]
+        for part in parts:
+            part.context.services = services  # type: ignore[attr-defined]
+        needing = [part for part in parts if part.needs_server]
+        if not needing:
+            return
+        from pipeline.server import HttpServer
+
+        self.server = HttpServer(self.config.server)
+        for part in needing:
+            part.context.server = self.server  # type: ignore[attr-defined]
+            part.mount(self.server)
+        await self.server.start()
+
+    async def _feed(self, intake: Intake) -> None:
+        try:
+            await intake.source.run(intake.inbox, intake.position)
+        except (OSError, ValueError) as error:
+            # A source that cannot go on fails the run if it is finite; a live one is reported, the others go on.
+            intake.failure = str(error)
+            log.error("source %s: %s", intake.name, error)
+            if not intake.source.live and self.engine is not None:
+                self.engine.failed = error
+                self.engine.wake()
+
+    def _earlier(self, text: str) -> Engine | None:
+        """An engine of the pipeline file as it was; None if that cannot be loaded any more."""
+        from pipeline.config import loads
+
+        try:
+            config = loads(text, self.config.path)
+            graph = Graph(config, self.graph.keys, self.clock)
+        except ConfigError:
+            return None
+        if graph.problems or self.engine is None:
+            return None
+        old = Engine(config, graph, self.engine.store, self.clock)
+        for stream in self.engine.latest:
+            if stream in graph.streams:
+                old.keep_latest(stream)
+        return old
+
+
+def make_graph(config: Config, clock: Clock | None = None) -> Graph:
+    """The graph of a config. ConfigError with every problem of both."""
+    graph = Graph(config, KeyTable(limit=config.pipeline.max_keys), clock)
+    if problems := sorted([*config.problems, *graph.problems]):
+        raise ConfigError(config.path, problems)
+    return graph
+
+
+def check(path: Path) -> tuple[Config, Graph]:
+    """Load and build, without starting or writing anything. ConfigError with every problem."""
+    from pipeline.config import load
+
+    config = load(path)
+    return config, make_graph(config)

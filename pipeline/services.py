@@ -1,0 +1,114 @@
+"""What a running pipeline can tell of itself: the `Services` of sources and sinks that answer over HTTP."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pipeline.component import RowsQuery, StreamInfo
+from pipeline.frame import Frame, Schema, empty, NO_PROGRESS
+from pipeline.journal import history, state
+
+if TYPE_CHECKING:
+    from pipeline.delivery import Delivery
+    from pipeline.engine import Engine
+
+Metric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
+
+
+class EngineServices:
+    """Answers from what is durable; questions to the disk run in the readers' threads."""
+
+    def __init__(self, engine: Engine, delivery: Delivery | None) -> None:
+        self.engine = engine
+        self.outbox = delivery
+        self.started = time.monotonic()
+        self.ready = False
+
+    def schema(self, stream: str) -> Schema:
+        return self.engine.graph.streams[stream]
+
+    def latest(self, stream: str) -> Frame:
+        kept = self.engine.latest.get(stream)
+        return empty(self.schema(stream), NO_PROGRESS) if kept is None else kept.frame()
+
+    async def rows(self, query: RowsQuery) -> Frame:
+        schema = self.schema(query.stream)
+        codes = None
+        if query.keys is not None:
+            codes = [code for key in query.keys if (code := self.engine.graph.keys.get(key)) is not None]
+        return await self.engine.store.read(lambda db: history.rows(db, query, schema, codes))
+
+    async def streams(self) -> list[StreamInfo]:
+        """Every recorded stream."""
+        found = await self.engine.store.read(
+            lambda db: [history.info(db, name, latest.schema) for name, latest in self.engine.latest.items()]
+        )
+        names = self.engine.graph.keys.names
+        for info in found:
+            if info.schema.key:
+                info.keys = sorted(names[code] for code in self.latest(info.name).key.tolist())
+        return found
+
+    async def delivery(self) -> list[dict[str, Any]]:
+        return [] if self.outbox is None else await self.outbox.status()
+
+    async def dead(self, limit: int) -> list[dict[str, Any]]:
+        letters = await self.engine.store.read(lambda db: state.dead(db, limit))
+        names = ("id", "clock", "node", "reason", "row")
+        return [dict(zip(names, letter, strict=True)) for letter in letters]
+
+    def health(self) -> dict[str, Any]:
+        """`status` is "ok" or "degraded"; `reasons` say why."""
+        reasons = [f"{i.name}: {i.failure}" for i in self.engine.intakes.values() if i.failure]
+        reasons += [f"{name}: {edge.failure}" for name, edge in self.engine.graph.edges.items() if edge.failure]
+        if self.engine.store.trouble:
+            reasons.append(f"disk: {self.engine.store.trouble}")
+        if self.engine.blocked():
+            reasons.append("a sink that blocks has a full buffer: sources are held back")
+        return {
+            "status": "degraded" if reasons else "ok",
+            "reasons": reasons,
+            "pipeline": self.engine.settings.name,
+            "ready": self.ready,
+            "uptime_seconds": round(time.monotonic() - self.started, 3),
+            "step": self.engine.number,
+        }
+
+    def graph(self) -> list[dict[str, Any]]:
+        """Each node with its inputs and its counts."""
+        nodes = []
+        graph = self.engine.graph
+        for name, node in graph.config.nodes.items():
+            shown: dict[str, Any] = {"name": name, "kind": node.kind, "type": node.type}
+            shown["inputs"] = list(graph.inputs.get(name, ()))
+            if intake := self.engine.intakes.get(name):
+                shown |= {"rows_out": intake.taken, "refused": intake.refused, "waiting": len(intake.inbox)}
+            if edge := graph.edges.get(name):
+                shown |= {"rows_in": edge.rows_in, "rows_out": edge.rows_out, "error": edge.failure or None}
+            nodes.append(shown)
+        return nodes
+
+    def metrics(self) -> list[Metric]:
+        engine = self.engine
+        intakes = engine.intakes.values()
+        edges = engine.graph.edges.items()
+        found: list[Metric] = [
+            ("headwater_readings_total", "counter", "Readings taken, by source.", [({"source": i.name}, i.taken) for i in intakes]),
+            ("headwater_refused_total", "counter", "Readings refused, by source.", [({"source": i.name}, i.refused) for i in intakes]),
+            (
+                "headwater_pushed_back_total",
+                "counter",
+                "Payloads turned away because the inbox was full, by source.",
+                [({"source": i.name}, i.inbox.refused) for i in intakes],
+            ),
+            ("headwater_inbox_bytes", "gauge", "Bytes that wait, by source.", [({"source": i.name}, i.inbox.fill()) for i in intakes]),
+            ("headwater_rows_in_total", "counter", "Rows that entered an operator.", [({"node": n}, e.rows_in) for n, e in edges]),
+            ("headwater_rows_out_total", "counter", "Rows that left an operator.", [({"node": n}, e.rows_out) for n, e in edges]),
+            ("headwater_keys", "gauge", "Distinct keys tracked.", [({}, len(engine.graph.keys))]),
+            ("headwater_steps_total", "counter", "Steps taken.", [({}, engine.number)]),
+            ("headwater_commits_total", "counter", "Transactions committed.", [({}, engine.store.commits)]),
+            ("headwater_commit_seconds_total", "counter", "Time spent in commits.", [({}, engine.store.commit_seconds)]),
+            ("headwater_in_flight", "gauge", "Steps not yet durable.", [({}, engine.in_flight)]),
+        ]
+        return found
