@@ -93,9 +93,10 @@ class Edge:
 class Graph:
     """The running graph of a pipeline. Built from a Config; `problems` holds what building found wrong."""
 
-    def __init__(self, config: Config, keys: KeyTable, clock: Clock | None = None) -> None:
+    def __init__(self, config: Config, keys: KeyTable, clock: Clock) -> None:
         self.config = config
         self.keys = keys
+        self.clock = clock
         self.problems: list[Problem] = []
         self.sources: dict[str, Source] = {}
         self.sinks: dict[str, Sink] = {}

@@ -29,12 +29,12 @@ GRACE_S = 5.0  # how long a stop waits for deliveries under way
 
 
 class Pipeline:
-    """All that runs for one pipeline file. Construction checks the file and touches nothing; `run` opens the state."""
+    """All that runs for one pipeline file, from a graph that `check` found good; nothing is touched before `run`."""
 
-    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+    def __init__(self, config: Config, graph: Graph) -> None:
         self.config = config
-        self.clock = clock or RealClock()
-        self.graph = make_graph(config, self.clock)
+        self.graph = graph
+        self.clock = graph.clock
         self.engine: Engine | None = None
         self.server: Any = None
         self.on_start: Callable[[Pipeline], None] = lambda _: None
@@ -141,17 +141,12 @@ class Pipeline:
         return old
 
 
-def make_graph(config: Config, clock: Clock | None = None) -> Graph:
-    """The graph of a config. ConfigError with every problem of both."""
-    graph = Graph(config, KeyTable(limit=config.pipeline.max_keys), clock)
-    if problems := sorted([*config.problems, *graph.problems]):
-        raise ConfigError(config.path, problems)
-    return graph
-
-
 def check(path: Path) -> tuple[Config, Graph]:
     """Load and build, without starting or writing anything. ConfigError with every problem."""
     from pipeline.config import load
 
     config = load(path)
-    return config, make_graph(config)
+    graph = Graph(config, KeyTable(limit=config.pipeline.max_keys), RealClock())
+    if problems := sorted([*config.problems, *graph.problems]):
+        raise ConfigError(config.path, problems)
+    return config, graph

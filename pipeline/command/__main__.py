@@ -1,0 +1,55 @@
+"""`headwater`: the command. Each subcommand is a file of its own, imported when it is the one that runs.
+
+Exit status: 0 fine, 1 failed at run time, 2 wrong usage or invalid pipeline file (nothing was started or written),
+3 state folder in use or damaged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+COMMANDS = {
+    "run": "run a pipeline until it is stopped or its finite sources end",
+    "check": "find every problem of a pipeline file without starting it",
+    "graph": "show the graph of a pipeline file",
+}
+
+
+def version() -> str:
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("headwater")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"headwater {version()}")
+        parser.exit()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    # OpenBLAS would start a thread a core at import: CPU and memory for a library that we do not use.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(prog="headwater", description="Stream processing for one small computer at the edge.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((word for word in words if word in COMMANDS), None)
+    for name, summary in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        if name == chosen:
+            importlib.import_module(f"pipeline.command.{name}").add_arguments(sub)
+    options = parser.parse_args(words)
+    status: int = importlib.import_module(f"pipeline.command.{options.command}").main(options)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

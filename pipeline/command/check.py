@@ -1,0 +1,33 @@
+"""`headwater check [FILE]`"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def main(options: argparse.Namespace) -> int:
+    from pipeline.problem import ConfigError
+    from pipeline.run import check
+
+    try:
+        _, graph = check(options.file)
+    except ConfigError as error:
+        if options.format == "json":
+            print(json.dumps({"file": str(options.file), "problems": [p.as_dict() for p in error.problems]}))
+        else:
+            print(error, file=sys.stderr)
+        return 2
+    if options.format == "json":
+        print(json.dumps({"file": str(options.file), "problems": []}))
+    else:
+        counts = f"{len(graph.sources)} sources, {len(graph.edges)} operators, {len(graph.sinks)} sinks"
+        print(f"{options.file}: no problems ({counts})")
+    return 0
