@@ -18,10 +18,10 @@ from pipeline.frame import DTYPES, Array, Column, Field, Frame, Ints, KeyTable, 
 
 if TYPE_CHECKING:
     from aiohttp import web
+    from pipeline.expression import Expression
     from reactivex import Observable
 
     from pipeline.clock import Clock
-    from pipeline.expression import Expression
 
 State = dict[str, Any]  # what `snapshot` gives: numpy arrays, numbers, text, lists and dicts of these
 

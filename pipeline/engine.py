@@ -26,8 +26,9 @@ from pipeline.journal.files import Files
 from pipeline.latest import Latest
 
 if TYPE_CHECKING:
-    from pipeline.clock import Clock
     from pipeline.config import Config
+
+    from pipeline.clock import Clock
     from pipeline.graph import Graph
     from pipeline.journal.commit import Store
 
@@ -235,7 +236,9 @@ class Engine:
         if self.blocked():
             waits.append(HEARTBEAT_NS)
         if (due := self.graph.due()) is not None and self.in_flight < IN_FLIGHT:
-            waits += [min(w, HEARTBEAT_NS) for i in self.intakes.values() if (w := self._until(i, due, now)) is not None]
+            waits += [
+                min(w, HEARTBEAT_NS) for i in self.intakes.values() if (w := self._until(i, due, now)) is not None
+            ]
         return min(waits) if waits else None
 
     def _until(self, intake: Intake, due: int, now: int) -> int | None:
@@ -309,7 +312,9 @@ class Engine:
         """The rows of `SOURCE.invalid`; they are dead letters too."""
         schema = self.graph.streams[f"{intake.name}.invalid"]
         if arrived is None or not arrived.refused:
-            return refused_frame(schema, Arrived(frame.time, frame.key, {}, frame.time, [], ()), self.graph.keys, 0, frame.progress)
+            return refused_frame(
+                schema, Arrived(frame.time, frame.key, {}, frame.time, [], ()), self.graph.keys, 0, frame.progress
+            )
         intake.refused += len(arrived.refused)
         writes.letters += [(frame.clock, intake.name, r.reason, r.raw) for r in arrived.refused]
         seq = int(frame.seq[0]) if len(frame) else frame.progress.next_seq
@@ -430,9 +435,7 @@ class Engine:
         """The files that sinks write, each with its header."""
         return [file for sink in self.graph.sinks.values() for file in sink.files()]
 
-    def _again(
-        self, intake: Intake, part: state.Part, tick: Tick, db: apsw.Connection
-    ) -> tuple[Frame, Arrived | None]:
+    def _again(self, intake: Intake, part: state.Part, tick: Tick, db: apsw.Connection) -> tuple[Frame, Arrived | None]:
         if part.read:
             payloads = payloads_of(intake.source.reread(part.start, part.end))
             arrived = intake.decode(payloads, self.graph.keys, tick.clock, self.settings.max_future)

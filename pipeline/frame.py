@@ -117,12 +117,16 @@ class Progress(NamedTuple):
         at = int(np.searchsorted(self.seq, seq))
         mark = int(self.before[at]) if at < len(self.seq) else self.after
         first = self._replace(
-            seq=self.seq[:at], before=self.before[:at], after=mark, watermark=mark, next_seq=seq, quiet=False, ended=False
+            seq=self.seq[:at],
+            before=self.before[:at],
+            after=mark,
+            watermark=mark,
+            next_seq=seq,
+            quiet=False,
+            ended=False,
         )
         spoke = at > 0
-        second = self._replace(
-            seq=self.seq[at:], before=self.before[at:], quiet_before=self.quiet_before and not spoke
-        )
+        second = self._replace(seq=self.seq[at:], before=self.before[at:], quiet_before=self.quiet_before and not spoke)
         return first, second
 
     def before_rows(self, seq: Ints) -> Ints:
@@ -204,7 +208,11 @@ class Frame:
         if len(self) < 2 or self.seq[0] == self.seq[-1]:
             return None
         middle = len(self) // 2
-        at = self.seq[middle] if self.seq[middle] != self.seq[0] else self.seq[np.searchsorted(self.seq, self.seq[0], "right")]
+        at = (
+            self.seq[middle]
+            if self.seq[middle] != self.seq[0]
+            else self.seq[np.searchsorted(self.seq, self.seq[0], "right")]
+        )
         cut = int(np.searchsorted(self.seq, at))
         first, second = self.progress.cut(int(at))
         return self.take(slice(0, cut)).with_progress(first), self.take(slice(cut, None)).with_progress(second)
@@ -398,4 +406,6 @@ def rows(frame: Frame, schema: Schema, keys: Sequence[str], unit: str = "iso") -
 
 def _instants_or_none(col: Column, unit: str) -> list[Any]:
     shown = instants(col.values, unit)
-    return shown if col.present is None else [t if p else None for t, p in zip(shown, col.present.tolist(), strict=True)]
+    return (
+        shown if col.present is None else [t if p else None for t, p in zip(shown, col.present.tolist(), strict=True)]
+    )

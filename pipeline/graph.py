@@ -20,9 +20,10 @@ from pipeline.frame import Field, Frame, KeyTable, Progress, Schema, concatenate
 from pipeline.merge import Merge, merged_schema
 
 if TYPE_CHECKING:
-    from pipeline.clock import Clock
     from pipeline.config import Config, Node
     from pipeline.problem import Problem
+
+    from pipeline.clock import Clock
 
 log = logging.getLogger("headwater")
 

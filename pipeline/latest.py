@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.component import State
 from pipeline.frame import DTYPES, NEVER, NO_PROGRESS, Column, Frame, Schema
 
+
 class Latest:
     """By event time, and of rows of one time the one that arrived last. Memory: 16 bytes and 9 a field for each key."""
 

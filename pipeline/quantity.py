@@ -36,7 +36,9 @@ class Duration(int):
 
     def __str__(self) -> str:
         """In the largest unit that gives a whole number."""
-        unit = next((u for u in ("d", "h", "min", "s", "ms", "us") if self and self % _NS[u] == 0), "ns" if self else "s")
+        unit = next(
+            (u for u in ("d", "h", "min", "s", "ms", "us") if self and self % _NS[u] == 0), "ns" if self else "s"
+        )
         return f"{int(self) // _NS[unit]} {unit}"
 
     @property

@@ -7,13 +7,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.clock import Clock, RealClock
 from pipeline.delivery import Delivery
+from pipeline.problem import ConfigError
+
+from pipeline.clock import RealClock
 from pipeline.engine import Engine
 from pipeline.frame import KeyTable
 from pipeline.graph import Graph
 from pipeline.journal.commit import Store
-from pipeline.problem import ConfigError
 from pipeline.recovery import recover
 from pipeline.services import EngineServices
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pipeline.config import Config
+
     from pipeline.intake import Intake
 
 log = logging.getLogger("headwater")

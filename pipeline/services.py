@@ -6,11 +6,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pipeline.component import RowsQuery, StreamInfo
-from pipeline.frame import Frame, Schema, empty, NO_PROGRESS
+from pipeline.frame import NO_PROGRESS, Frame, Schema, empty
 from pipeline.journal import history, state
 
 if TYPE_CHECKING:
     from pipeline.delivery import Delivery
+
     from pipeline.engine import Engine
 
 Metric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
@@ -94,21 +95,51 @@ class EngineServices:
         intakes = engine.intakes.values()
         edges = engine.graph.edges.items()
         found: list[Metric] = [
-            ("headwater_readings_total", "counter", "Readings taken, by source.", [({"source": i.name}, i.taken) for i in intakes]),
-            ("headwater_refused_total", "counter", "Readings refused, by source.", [({"source": i.name}, i.refused) for i in intakes]),
+            (
+                "headwater_readings_total",
+                "counter",
+                "Readings taken, by source.",
+                [({"source": i.name}, i.taken) for i in intakes],
+            ),
+            (
+                "headwater_refused_total",
+                "counter",
+                "Readings refused, by source.",
+                [({"source": i.name}, i.refused) for i in intakes],
+            ),
             (
                 "headwater_pushed_back_total",
                 "counter",
                 "Payloads turned away because the inbox was full, by source.",
                 [({"source": i.name}, i.inbox.refused) for i in intakes],
             ),
-            ("headwater_inbox_bytes", "gauge", "Bytes that wait, by source.", [({"source": i.name}, i.inbox.fill()) for i in intakes]),
-            ("headwater_rows_in_total", "counter", "Rows that entered an operator.", [({"node": n}, e.rows_in) for n, e in edges]),
-            ("headwater_rows_out_total", "counter", "Rows that left an operator.", [({"node": n}, e.rows_out) for n, e in edges]),
+            (
+                "headwater_inbox_bytes",
+                "gauge",
+                "Bytes that wait, by source.",
+                [({"source": i.name}, i.inbox.fill()) for i in intakes],
+            ),
+            (
+                "headwater_rows_in_total",
+                "counter",
+                "Rows that entered an operator.",
+                [({"node": n}, e.rows_in) for n, e in edges],
+            ),
+            (
+                "headwater_rows_out_total",
+                "counter",
+                "Rows that left an operator.",
+                [({"node": n}, e.rows_out) for n, e in edges],
+            ),
             ("headwater_keys", "gauge", "Distinct keys tracked.", [({}, len(engine.graph.keys))]),
             ("headwater_steps_total", "counter", "Steps taken.", [({}, engine.number)]),
             ("headwater_commits_total", "counter", "Transactions committed.", [({}, engine.store.commits)]),
-            ("headwater_commit_seconds_total", "counter", "Time spent in commits.", [({}, engine.store.commit_seconds)]),
+            (
+                "headwater_commit_seconds_total",
+                "counter",
+                "Time spent in commits.",
+                [({}, engine.store.commit_seconds)],
+            ),
             ("headwater_in_flight", "gauge", "Steps not yet durable.", [({}, engine.in_flight)]),
         ]
         return found

@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     # OpenBLAS would start a thread a core at import: CPU and memory for a library that we do not use.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     words = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="headwater", description="Stream processing for one small computer at the edge.")
+    parser = argparse.ArgumentParser(
+        prog="headwater", description="Stream processing for one small computer at the edge."
+    )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in words if word in COMMANDS), None)

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from pipeline.problem import ConfigError
+
     from pipeline.run import check
 
     try:
@@ -45,7 +46,10 @@ def _node(graph: Graph, name: str, lead: str, via: str, shown: set[str], lines: 
     if again:
         return
     consumers = [
-        (other, stream) for other, inputs in graph.inputs.items() for stream in inputs if stream.partition(".")[0] == name
+        (other, stream)
+        for other, inputs in graph.inputs.items()
+        for stream in inputs
+        if stream.partition(".")[0] == name
     ]
     inner = lead.replace("├─ ", "│  ").replace("└─ ", "   ")
     for i, (other, stream) in enumerate(consumers):

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.component import RowsQuery, StreamInfo
 from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, decode, empty, encode
 
+
 def put(db: apsw.Connection, step: int, stream: str, frame: Frame, *, journal: bool, history: bool) -> int:
     """Write a Frame for the journal, the history or both; its id."""
     db.execute(
