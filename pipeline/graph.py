@@ -54,10 +54,14 @@ class Edge:
         self._error = error
         self._connect()
 
-    def on_next(self, frame: Frame) -> None:
-        """One Frame in, one Frame out of each output."""
+    def grow(self) -> None:
+        """Room for the keys that there are."""
         for state in self.context.states.values():
             state.grow(len(self.context.keys))
+
+    def on_next(self, frame: Frame) -> None:
+        """One Frame in, one Frame out of each output."""
+        self.grow()
         self._run(frame)
         out = self._gather(self._came, self.operator.schema, frame.progress)
         self.rows_in += len(frame)
@@ -228,6 +232,7 @@ class Graph:
     def restore(self, states: dict[str, State]) -> None:
         """Back to a snapshot; a node that it does not hold starts anew."""
         for name, edge in self.edges.items():
+            edge.grow()
             if name in states:
                 edge.operator.restore(states[name])
         for name, merge in self.merges.items():

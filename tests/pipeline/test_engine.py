@@ -1,0 +1,317 @@
+"""The engine with the smallest components there can be, on a virtual clock: steps, commits, crashes, silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from pipeline.clock import VirtualClock
+from pipeline.component import (
+    Decoded,
+    Operator,
+    OperatorContext,
+    Payload,
+    Receipt,
+    Refused,
+    Settings,
+    Sink,
+    SinkContext,
+    Source,
+    SourceContext,
+    StepWrites,
+)
+from pipeline.engine import Engine
+from pipeline.frame import SECOND, Field, Frame, KeyTable, Schema, column
+from pipeline.graph import Graph
+from pipeline.inbox import INBOX_PAYLOADS
+from pipeline.journal import state
+from pipeline.journal.commit import Store
+from pipeline.recovery import recover
+
+READINGS = Schema("id", {"value": Field("float")})
+Rows = list[tuple[str, int, float]]  # key, seconds, value
+
+
+class Pushed(Source):
+    """What the test offers; a value of -1 is refused."""
+
+    def __init__(self, settings: Settings, context: SourceContext) -> None:
+        super().__init__(settings, context)
+        self.schema = READINGS
+
+    def decode(self, payloads: Sequence[Payload]) -> Decoded:
+        rows = [row for p in payloads for row in p.data if row[2] != -1]
+        counts = [sum(row[2] != -1 for row in p.data) for p in payloads]
+        refused = [
+            Refused(i, j, "minus one", str(row)) for i, p in enumerate(payloads) for j, row in enumerate(p.data) if row[2] == -1
+        ]
+        times = np.array([t * SECOND for _, t, _ in rows], np.int64)
+        return Decoded([k for k, _, _ in rows], times, {"value": column("float", [v for *_, v in rows])}, counts, refused)
+
+
+class Total(Operator):
+    """The running total of each key; 13 is not to its liking. Due at the watermark of 100 s."""
+
+    def __init__(self, settings: Settings, context: OperatorContext) -> None:
+        super().__init__(settings, context)
+        self.total = context.per_key("total", [("total", "float")])
+        self.reached: list[int] = []
+
+    def on_frame(self, frame: Frame) -> Frame:
+        if (frame["value"].values == 13).any():
+            raise ValueError("13")
+        np.add.at(self.total.data["total"], frame.key, frame["value"].values)
+        self.reached.append(frame.watermark)
+        return frame
+
+    def due(self) -> int | None:
+        return 100 * SECOND
+
+    def totals(self) -> dict[str, float]:
+        names = self.context.keys.names
+        return {name: float(self.total.data["total"][code]) for code, name in enumerate(names)}
+
+
+class Kept(Sink):
+    """Records what comes."""
+
+    def write(self, stream: str, frame: Frame, writes: StepWrites) -> None:
+        writes.record(stream, frame)
+
+
+class Rig:
+    """A pipeline `in -> total -> kept`, with as many sources as asked for."""
+
+    configs: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, folder: Path, *, sources: Sequence[str] = ("in",), text: str = "one", **settings: Any) -> None:
+        def node(name: str, kind: str, component: type, inputs: Sequence[str] = ()) -> SimpleNamespace:
+            made = {"kind": kind, "component": component, "inputs": tuple(inputs)}
+            return SimpleNamespace(name=name, type="t", settings=Settings(), path=(kind, name), **made)
+
+        nodes = [node(s, "source", Pushed) for s in sources]
+        nodes += [node("total", "operator", Total, sources), node("kept", "sink", Kept, ["total"])]
+        pipeline = {"name": "p", "state": folder, "durability": "process", "commit": 0, "disorder": 0}
+        pipeline |= {"idle": 10 * SECOND, "max_future": 60 * SECOND, "max_keys": 5} | settings
+        self.config: Any = SimpleNamespace(path=folder / "pipeline.toml", text=text, nodes={n.name: n for n in nodes})
+        self.config.pipeline = SimpleNamespace(**pipeline)
+        self.config.problem = lambda path, text: (path, text)
+        self.configs[text] = self.config
+        self.crashed = False
+        self.clock = VirtualClock(1_000_000 * SECOND)
+        self.store = Store(folder, "process")
+        self.engine = self.make(text)
+        self.plan = recover(self.engine, self.make)
+        self.receipts: list[Receipt] = []
+        self.total = self.engine.graph.edges["total"].operator
+
+    def make(self, text: str) -> Engine:
+        config = self.configs[text]
+        keys = self.engine.graph.keys if hasattr(self, "engine") else KeyTable(limit=config.pipeline.max_keys)
+        return Engine(config, Graph(config, keys, self.clock), self.store, self.clock)
+
+    def offer(self, rows: Rows, source: str = "in", request: str | None = None) -> bool:
+        payload = Payload(rows, 10 * len(rows), request=request, done=self.receipts.append)
+        return self.engine.intakes[source].inbox.offer(payload)
+
+    async def step(self, rows: Rows | None = None, source: str = "in") -> None:
+        """A step with these rows, durable when it comes back."""
+        if rows is not None:
+            assert self.offer(rows, source)
+        self.engine.step()
+        while self.engine.in_flight:
+            await asyncio.sleep(0.001)
+
+    def totals(self) -> dict[str, float]:
+        assert isinstance(self.total, Total)
+        return self.total.totals()
+
+    async def recorded(self) -> int:
+        return await self.store.read(lambda db: db.execute("SELECT coalesce(sum(rows), 0) FROM frames WHERE history").get)
+
+    async def dead(self) -> list[str]:
+        return [reason for _, _, _, reason, _ in await self.store.read(lambda db: state.dead(db, 100))]
+
+    def crash(self) -> None:
+        """What the process leaves when it is killed: the database, and nothing else."""
+        if not self.crashed:
+            self.store.close()
+        self.crashed = True
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Any:
+    made: list[Rig] = []
+
+    def make(**settings: Any) -> Rig:
+        made.append(Rig(tmp_path / "state", **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.crash()
+
+
+Make = Callable[..., Rig]
+
+
+async def test_a_receipt_comes_after_the_commit(rig: Make) -> None:
+    """Not when the step is computed, but when a reader of the database can see it."""
+    r = rig()
+    assert r.offer([("a", 1, 2.0), ("a", 2, -1)])
+    r.engine.step()
+    assert r.receipts == []
+    while not r.receipts:
+        await asyncio.sleep(0.001)
+    assert (r.receipts[0].taken, r.receipts[0].refused[0].reason) == (1, "minus one")
+    assert await r.recorded() == 1
+    assert await r.dead() == ["minus one"]
+
+
+async def test_a_crash_is_a_rollback(rig: Make) -> None:
+    """Committed steps are pushed again and give the same state, with and without a checkpoint before; nothing is written twice."""
+    r = rig()
+    await r.step([("a", 1, 1.0), ("b", 2, 2.0)])
+    await r.engine._checkpoint()
+    await r.step([("a", 3, 4.0)])
+    await r.step([("c", 4, 8.0)])
+    before, snapshot = r.totals(), state.pack(r.engine.snapshot())
+    r.crash()
+    again = rig()
+    assert again.totals() == before == {"a": 5.0, "b": 2.0, "c": 8.0}
+    assert state.pack(again.engine.snapshot()) == snapshot
+    assert await again.recorded() == 4
+    await again.step([("a", 5, 16.0)])
+    assert again.totals()["a"] == 21.0
+
+
+async def test_a_row_that_raises_costs_only_itself(rig: Make) -> None:
+    """It is a dead letter with the reason; those beside it go on, and so does the stream."""
+    r = rig()
+    await r.step([("a", 1, 1.0), ("a", 2, 13.0), ("b", 3, 2.0), ("b", 4, 13.0)])
+    await r.step([("a", 5, 4.0)])
+    assert r.totals() == {"a": 5.0, "b": 2.0}
+    assert await r.dead() == ["ValueError: 13"] * 2
+    assert r.engine.graph.edges["total"].failure == "ValueError: 13"
+
+
+async def test_a_repeated_request_counts_once(rig: Make) -> None:
+    """Before the commit, after it, and after a crash; the answer is the first one's."""
+    r = rig()
+    assert r.offer([("a", 1, 1.0)], request="x")
+    assert r.offer([("a", 1, 1.0)], request="x")
+    await r.step()
+    assert r.offer([("a", 1, 1.0)], request="x")
+    r.crash()
+    again = rig()
+    assert again.offer([("a", 1, 1.0)], request="x")
+    again.engine.step()
+    assert [x.taken for x in r.receipts + again.receipts] == [1, 1, 1, 1]
+    assert [x.repeated for x in r.receipts + again.receipts].count(True) == 3
+    assert again.totals() == {"a": 1.0}
+
+
+async def test_dated_ahead_and_one_key_too_many(rig: Make) -> None:
+    """Each is refused with its reason, and the good ones beside them are kept."""
+    r = rig()
+    ahead = 1_000_000 + 61
+    await r.step([("a", ahead, 1.0), ("a", ahead - 1, 2.0), *((k, 5, 1.0) for k in "bcdefg")])
+    assert r.totals() == {"a": 2.0, "b": 1.0, "c": 1.0, "d": 1.0, "e": 1.0}
+    assert sorted(x.split(":")[0] for x in await r.dead()) == ["future", *["too many keys (limit 5)"] * 2]
+    assert r.engine.intakes["in"].newest == (ahead - 1) * SECOND
+
+
+async def test_a_full_inbox_says_so(rig: Make) -> None:
+    r = rig()
+    assert all(r.offer([("a", 1, 1.0)]) for _ in range(INBOX_PAYLOADS))
+    assert not r.offer([("a", 1, 1.0)])
+    await r.step()
+    assert r.offer([("a", 1, 1.0)])
+
+
+async def test_an_idle_source_runs_on_at_the_clocks_pace(rig: Make) -> None:
+    """After `idle` the watermark is the newest reading's time and the silence; a tick comes only when it is due."""
+    r = rig()
+    await r.step([("a", 95, 1.0)])
+    r.clock.advance(4 * SECOND)
+    assert not r.engine._tick_due()
+    r.clock.advance(6 * SECOND)
+    assert r.engine._tick_due()
+    await r.step()
+    assert isinstance(r.total, Total)
+    assert r.total.reached == [95 * SECOND, 105 * SECOND]
+
+
+async def test_the_wall_clock_moves_no_watermark(rig: Make) -> None:
+    r = rig()
+    await r.step([("a", 95, 1.0)])
+    r.clock.jump(3600 * SECOND)
+    assert not r.engine._tick_due()
+    await r.step()
+    assert r.engine.intakes["in"].watermark == 95 * SECOND
+
+
+async def test_a_pause_is_not_silence(rig: Make) -> None:
+    """A process that was stopped for an hour has heard nothing; its sources fall idle anew."""
+    r = rig()
+    await r.step([("a", 95, 1.0)])
+    r.engine._beating = True
+    r.engine._look_at_time()
+    r.clock.advance(3600 * SECOND)
+    r.engine._look_at_time()
+    assert not r.engine._tick_due()
+    await r.step([("a", 96, 1.0)])
+    assert r.engine.intakes["in"].watermark == 96 * SECOND
+
+
+async def test_an_idle_input_holds_no_one_back(rig: Make) -> None:
+    r = rig(sources=("in", "other"))
+    await r.step([("a", 95, 1.0)])
+    await r.step([("b", 10, 1.0)], "other")
+    r.clock.advance(5 * SECOND)
+    await r.step([("a", 99, 1.0)])
+    r.clock.advance(5 * SECOND)
+    await r.step()
+    assert isinstance(r.total, Total)
+    assert [t // SECOND for t in r.total.reached[1:]] == [10, 10, 99]
+
+
+async def test_rows_of_several_sources_in_order_of_arrival(rig: Make) -> None:
+    r = rig(sources=("in", "other"))
+    seen: list[float] = []
+    r.engine.graph.watch("total", lambda frame: seen.extend(frame["value"].tolist()))
+    for i in range(6):
+        assert r.offer([("a", i, float(i)), ("b", i, i + 0.5)], ("in", "other")[i % 2])
+    await r.step()
+    assert seen == [i / 2 for i in range(12)]
+
+
+async def test_a_changed_file_keeps_the_state_of_what_is_the_same(rig: Make) -> None:
+    r = rig()
+    await r.step([("a", 1, 1.0)])
+    r.crash()
+    again = rig(text="two")
+    assert again.plan == []
+    assert again.totals() == {"a": 1.0}
+    again.crash()
+    third = rig(text="three", sources=("in", "new"))
+    assert third.plan == ["new: new", "total: changed: starts anew"]
+    assert third.totals() == {"a": 0.0}
+    assert third.engine.intakes["in"].newest == SECOND
+
+
+async def test_the_checkpoint_makes_the_journal_short(rig: Make) -> None:
+    r = rig()
+    for i in range(3):
+        await r.step([("a", i, 1.0)])
+    await r.engine._checkpoint()
+    steps = await r.store.read(lambda db: db.execute("SELECT count(*) FROM steps").get)
+    assert steps == 0
+    r.crash()
+    assert rig().totals() == {"a": 3.0}
