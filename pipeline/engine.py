@@ -118,7 +118,7 @@ class Engine:
         self.in_flight = 0
         self.known_keys = len(graph.keys)  # how many are in the database, or on their way there
         self.steps_since = self.bytes_since = 0  # the last checkpoint
-        self.checkpoint_at = self.committed_at = self.seen_at = clock.monotonic()
+        self.checkpoint_at = self.committed_at = self.now = clock.monotonic()
         self._beating = False  # time is being looked at: a long gap means that the process was stopped
 
     def keep_latest(self, stream: str) -> None:
@@ -131,6 +131,8 @@ class Engine:
     def stop(self) -> None:
         """Take nothing more, work off what has arrived, then end."""
         self.stopping = True
+        for intake in self.intakes.values():
+            intake.inbox.close()
         self.wake()
 
     # --- the loop ---
@@ -170,7 +172,7 @@ class Engine:
 
     def _may_commit(self) -> bool:
         """The least interval between commits is over, or there is no room to wait for it."""
-        if self.stopping or self.clock.monotonic() - self.committed_at >= self.settings.commit:
+        if self.stopping or self.now - self.committed_at >= self.settings.commit:
             return True
         return any(i.inbox.fill() > INBOX_BYTES // 2 for i in self.intakes.values())
 
@@ -193,59 +195,52 @@ class Engine:
 
     def _look_at_time(self) -> None:
         """A process that was stopped heard nothing meanwhile: its sources fall idle anew from now on."""
-        now = self.clock.monotonic()
-        if self._beating and now - self.seen_at > PAUSE_NS:
+        before, self.now = self.now, self.clock.monotonic()
+        if self._beating and self.now - before > PAUSE_NS:
             for intake in self.intakes.values():
-                intake.heard = now
-        self.seen_at = now
+                intake.heard = self.now
 
-    def _idle_for(self, intake: Intake, now: int) -> int | None:
+    def _idle_for(self, intake: Intake) -> int | None:
         """ns of silence of a live source, once it counts as idle."""
         if not intake.source.live or intake.ended or len(intake.inbox):
             return None
-        silence = now - intake.heard
+        silence = self.now - intake.heard
         return silence if silence >= self.settings.idle else None
 
-    def _runs_to(self, intake: Intake, now: int) -> int:
+    def _runs_to(self, intake: Intake) -> int:
         """The watermark of a source now: of an idle one it runs on from the newest reading at the clock's pace."""
-        silence = self._idle_for(intake, now)
+        silence = self._idle_for(intake)
         if silence is None or intake.newest == NEVER:
             return intake.watermark
         return max(intake.watermark, intake.newest - self.settings.disorder + silence)
 
     def _tick_due(self) -> bool:
         """Time alone would make rows leave, or ends a source's turn to hold others back."""
-        now = self.clock.monotonic()
-        if any(not i.quiet and i.source.live and self._idle_for(i, now) is not None for i in self.intakes.values()):
-            return self._others_wait()
         due = self.graph.due()
         if due is None:
             return False
-        return any(i.watermark < due <= self._runs_to(i, now) for i in self.intakes.values())
-
-    def _others_wait(self) -> bool:
-        """Something is open that a source falling idle may let go."""
-        return self.graph.due() is not None
+        if any(not i.quiet and self._idle_for(i) is not None for i in self.intakes.values()):
+            return True
+        return any(i.watermark < due <= self._runs_to(i) for i in self.intakes.values())
 
     def _next_look(self) -> int | None:
         """ns until time should be looked at; None: not before something arrives."""
-        now = self.clock.monotonic()
         waits = []
         if any(len(i.inbox) for i in self.intakes.values()) and self.in_flight < IN_FLIGHT:
-            waits.append(max(self.settings.commit - (now - self.committed_at), 0))
+            waits.append(max(self.settings.commit - (self.now - self.committed_at), 0))
         if self.blocked():
             waits.append(HEARTBEAT_NS)
         if (due := self.graph.due()) is not None and self.in_flight < IN_FLIGHT:
             waits += [
-                min(w, HEARTBEAT_NS) for i in self.intakes.values() if (w := self._until(i, due, now)) is not None
+                min(w, HEARTBEAT_NS) for i in self.intakes.values() if (w := self._until(i, due)) is not None
             ]
         return min(waits) if waits else None
 
-    def _until(self, intake: Intake, due: int, now: int) -> int | None:
+    def _until(self, intake: Intake, due: int) -> int | None:
         """ns until a live source's silence could bring its watermark to `due`, or makes it idle."""
         if not intake.source.live or intake.ended:
             return None
-        silence = now - intake.heard
+        silence = self.now - intake.heard
         if not intake.quiet:
             return int(max(self.settings.idle - silence, 0))
         if intake.newest == NEVER or intake.watermark >= due:
@@ -256,8 +251,8 @@ class Engine:
 
     def step(self) -> None:
         """Take what waits, push it through the graph, hand the result to the writer."""
+        self._look_at_time()
         clock = self.clock.wall()
-        now = self.clock.monotonic()
         arrived = self._decode(clock)
         numbers = dict(zip(arrived, number(list(arrived.values()), self.next_seq), strict=True)) if arrived else {}
         self.next_seq += sum(map(len, numbers.values()))
@@ -266,10 +261,9 @@ class Engine:
         writes = Writes(self, self.number, entry)
         frames: dict[str, Frame] = {}
         for name, intake in self.intakes.items():
-            idle = self._idle_for(intake, now)
-            runs_to = self._runs_to(intake, now)
             if name in arrived:
-                intake.heard, idle, runs_to = now, None, NEVER
+                intake.heard = self.now
+            idle, runs_to = self._idle_for(intake), self._runs_to(intake)
             ended = intake.ended or self._ends_now(intake)
             tick = Tick(clock, self.next_seq, runs_to, ended or idle is not None, ended)
             if name in arrived:
@@ -376,7 +370,7 @@ class Engine:
     # --- checkpoints ---
 
     def _checkpoint_due(self) -> bool:
-        age = self.clock.monotonic() - self.checkpoint_at
+        age = self.now - self.checkpoint_at
         return (
             self.steps_since >= CHECKPOINT_STEPS
             or self.bytes_since >= CHECKPOINT_BYTES
@@ -411,8 +405,7 @@ class Engine:
         self.next_seq = own["next_seq"]
         for name, (newest, watermark, quiet) in own["sources"].items():
             if intake := self.intakes.get(name):
-                # A file that had ended may have grown since: it is at its end only when it says so again.
-                intake.newest, intake.watermark, intake.quiet = newest, watermark, quiet and intake.source.live
+                intake.newest, intake.watermark, intake.quiet = newest, watermark, quiet
         for stream, latest in self.latest.items():
             if saved := states.get(f"{stream}.latest"):
                 latest.restore(saved)

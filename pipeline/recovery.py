@@ -116,7 +116,10 @@ def fingerprints(graph: Graph) -> dict[str, tuple[Any, ...]]:
 
 
 def _settle(engine: Engine, db: apsw.Connection) -> None:
-    """Answers given before are given again."""
+    """What holds for every start: sources that can still bring something, and answers that were given before."""
+    for intake in engine.intakes.values():
+        # A file that was at its end may have grown since: it is at its end only when it says so again.
+        intake.ended, intake.quiet = False, intake.quiet and intake.source.live
     for source, request, packed in state.remembered(db):
         if intake := engine.intakes.get(source):
             taken, refused, failed, repeated = state.unpack(packed)
