@@ -93,7 +93,7 @@ class OperatorContext(Context):
         from pipeline.expression import ExpressionError, compile_expression, constant
 
         try:
-            return compile_expression(text, self.schema, want)
+            return compile_expression(text, self.schema, want, self.keys)
         except ExpressionError as error:
             self.problem(setting, str(error))
             return constant(want or "float")
@@ -350,7 +350,7 @@ class SinkContext(Context):
         from pipeline.expression import ExpressionError, compile_expression, constant
 
         try:
-            return compile_expression(text, schema, want)
+            return compile_expression(text, schema, want, self.keys)
         except ExpressionError as error:
             self.problem(setting, str(error))
             return constant(want or "float")

@@ -112,6 +112,11 @@ class Progress(NamedTuple):
         index = np.searchsorted(after, times)
         return np.append(self.seq, self.next_seq)[index]
 
+    def passed(self, times: Array) -> Ints:
+        """The arrival number after which the watermark stands at or beyond each of `times`; -1: it did from the start."""
+        start = int(self.before[0]) if len(self.seq) else self.after
+        return np.where(times <= start, -1, self.reached(times))
+
     def cut(self, seq: int) -> tuple[Progress, Progress]:
         """As if the step had been two: the readings before arrival number `seq`, then the others and the tick."""
         at = int(np.searchsorted(self.seq, seq))

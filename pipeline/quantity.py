@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ]+)\s*")
+_NUMBER = re.compile(r"\s*([0-9]+)(?:\.([0-9]+))?\s*([A-Za-zµμ]*)\s*")  # both signs that people type for micro
+_LARGEST = 2**62  # sums of two still fit into 64 bits
+_LONGEST = 100  # characters; nobody means more, and Python refuses to read very long numbers
 
 _NS = {
     "ns": 1,
@@ -22,9 +24,23 @@ _BYTES = {
     "kB": 1_000,
     "MB": 1_000_000,
     "GB": 1_000_000_000,
+    "TB": 1_000_000_000_000,
     "KiB": 1 << 10,
     "MiB": 1 << 20,
     "GiB": 1 << 30,
+    "TiB": 1 << 40,
+}
+# What people write instead, and what they most likely mean.
+_MEANT = {
+    **dict.fromkeys(("m", "minute", "minutes", "mins"), "min"),
+    **dict.fromkeys(("sec", "secs", "second", "seconds", ""), "s"),
+    **dict.fromkeys(("hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("day", "days"), "d"),
+    **dict.fromkeys(("msec", "millis", "milliseconds"), "ms"),
+    **dict.fromkeys(("byte", "bytes"), "B"),
+    **dict.fromkeys(("k", "kbyte"), "kB"),
+    **dict.fromkeys(("mbyte", "megabytes"), "MB"),
+    **dict.fromkeys(("g", "gigabytes"), "GB"),
 }
 
 
@@ -36,10 +52,7 @@ class Duration(int):
 
     def __str__(self) -> str:
         """In the largest unit that gives a whole number."""
-        unit = next(
-            (u for u in ("d", "h", "min", "s", "ms", "us") if self and self % _NS[u] == 0), "ns" if self else "s"
-        )
-        return f"{int(self) // _NS[unit]} {unit}"
+        return _in_units(self, _NS, ("d", "h", "min", "s", "ms", "us", "ns"), "s")
 
     @property
     def seconds(self) -> float:
@@ -49,11 +62,27 @@ class Duration(int):
 class Size(int):
     """A number of bytes, written "100 MB", "64 MiB"."""
 
+    def __repr__(self) -> str:
+        return f"Size({str(self)!r})"
 
-class Secret(str):
-    """Text that is never shown: `repr` and `str` hide it; `reveal` gives it to the one who needs it."""
+    def __str__(self) -> str:
+        """In the largest unit that gives a whole number; decimal where both kinds do."""
+        return _in_units(self, _BYTES, ("TB", "GB", "MB", "kB", "TiB", "GiB", "MiB", "KiB", "B"), "B")
 
-    __slots__ = ()
+
+class Secret:
+    """Text that is never shown: `repr`, `str` and formatting hide it; `reveal` gives it to the one who needs it.
+
+    It is no `str`, so that neither `json` nor `+` nor `join` can give it away by accident.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
 
     def __repr__(self) -> str:
         return "Secret('***')"
@@ -61,11 +90,14 @@ class Secret(str):
     def __str__(self) -> str:
         return "***"
 
-    def __format__(self, spec: str) -> str:
-        return "***"
+    def __bool__(self) -> bool:
+        return bool(self._text)
 
-    def reveal(self) -> str:
-        return str.__str__(self)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))
 
 
 def duration(text: str) -> Duration:
@@ -80,24 +112,36 @@ def size(text: str) -> Size:
 
 def _parse(text: str, units: dict[str, int], what: str, such_as: str) -> int:
     match = _NUMBER.fullmatch(text)
-    unit = match and next((u for u in units if u.lower() == match[2].lower()), None)
-    if not match or not unit:
-        raise ValueError(f"{text!r} is not {what}; write it as {such_as}")
-    value = round(float(match[1]) * units[unit])
-    if value >= 2**62:
-        raise ValueError(f"{text!r} is too much for {what}")
+    if not match:
+        raise ValueError(f'"{text}" is not {what}; write it as {such_as}')
+    whole, fraction, unit = match[1], match[2] or "", match[3].replace("μ", "µ").lower()
+    per = next((ns for name, ns in units.items() if name.lower() == unit), None)
+    if per is None:
+        meant = _MEANT.get(unit)
+        hint = f' (did you mean "{text.strip().removesuffix(match[3]).strip()} {meant}"?)' if meant in units else ""
+        raise ValueError(f'"{text}" is not {what}; write it as {such_as}{hint}')
+    # In whole numbers throughout: "0.1 s" is exact, and so is a year in ns.
+    divisor: int = 10 ** len(fraction)
+    value = (int(whole + fraction) * per * 2 + divisor) // (2 * divisor) if len(match[0]) < _LONGEST else _LARGEST
+    if value >= _LARGEST:
+        raise ValueError(f'"{text}" is too much for {what}')
     return value
 
 
+def _in_units(value: int, units: dict[str, int], names: tuple[str, ...], of_zero: str) -> str:
+    count = int(value)
+    name = next((n for n in names if count and count % units[n] == 0), of_zero)
+    return f"{count // units[name]} {name}"
+
+
 def convert(kind: type, value: Any) -> Any:
-    """The `dec_hook` of msgspec for these types."""
-    if kind in (Duration, Size):
+    """The `dec_hook` of msgspec for these types. What is refused is never echoed where it may be a secret."""
+    if kind is Duration or kind is Size:
         if not isinstance(value, str):
-            example = '"10 s"' if kind is Duration else '"100 MB"'
-            raise ValueError(f"Expected text such as {example}, got `{type(value).__name__}`")
+            raise ValueError('expected text such as "10 s"' if kind is Duration else 'expected text such as "100 MB"')
         return duration(value) if kind is Duration else size(value)
     if kind is Secret:
         if not isinstance(value, str):
-            raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+            raise ValueError("expected text")
         return Secret(value)
     raise NotImplementedError(kind)

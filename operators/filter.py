@@ -1,0 +1,33 @@
+"""`filter`: pass the readings for which a condition holds."""
+
+from __future__ import annotations
+
+from pipeline.component import Operator, OperatorContext, Settings
+from pipeline.frame import Frame
+
+
+class FilterSettings(Settings):
+    where: str
+
+
+class Filter(Operator):
+    """Pass each reading for which `where` is true.
+
+        temperature               21.5  -50  (missing)  99
+        temperature >= -40        21.5                  99
+
+        [operators.valid]
+        type = "filter"
+        input = "greenhouse"
+        where = "temperature >= -40"
+
+    Unknown is not enough: a reading whose condition meets a missing value does not pass.
+    State: none.
+    """
+
+    def __init__(self, settings: FilterSettings, context: OperatorContext) -> None:
+        super().__init__(settings, context)
+        self.where = context.expression(settings.where, "where", "bool")
+
+    def on_frame(self, frame: Frame) -> Frame:
+        return frame.where(self.where.holds(frame))
