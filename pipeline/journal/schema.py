@@ -70,6 +70,9 @@ CREATE TABLE batches (
     attempts INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- how many rows of a sink's oldest entry earlier batches have taken
+CREATE TABLE outbox_start (sink TEXT PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID;
+
 -- totals per delivering sink that outlive a restart
 CREATE TABLE delivered (sink TEXT PRIMARY KEY, sent INTEGER, refused INTEGER, dropped INTEGER) WITHOUT ROWID;
 

@@ -1,0 +1,266 @@
+"""`json`: one value, an array of values, or one value a line (NDJSON)."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from pipeline.component import Context, Decoded, ReadingSettings, Refused
+from pipeline.frame import Array, Bools, Column, Field, Ints, column
+from pipeline.reading import parse_fields
+from pipeline.times import nanoseconds
+
+# Lines are decoded this many bytes at a time: a bad line costs the others of its piece a second look, one by one.
+PIECE = 1_000
+RAW = 200  # characters of a refused reading that are kept
+MAX_KEY = 500  # characters
+_TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool, "string": str}
+_SAID = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text", "string": "text"}
+_GOT = {"str": "text", "int": "a whole number", "null": "null", "array": "a list", "object": "an object"}
+_EXPECTED = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
+
+
+class Json:
+    """Readings as JSON objects; fields that are not declared are ignored, null is missing.
+
+        {"id": "s1", "value": 21.5}
+        [{"id": "s1", "value": 21.5}, {"id": "s2", "value": 19.0}]
+
+        format = "json"
+
+    A bad reading costs only itself. Options when writing: `lines = false` gives one array instead of lines.
+    """
+
+    media_types = ("application/json", "application/x-ndjson", "application/jsonl", "application/ndjson")
+
+    def __init__(self, settings: ReadingSettings, options: dict[str, Any], context: Context) -> None:
+        self.lines = options.pop("lines", True)
+        if options or not isinstance(self.lines, bool):
+            context.problem("format", "json has one option: lines = true or false")
+        self.settings = settings
+        quiet = Context(context.name, context.keys)  # the source reports wrong fields itself
+        reserved = (settings.key, settings.time, "time")
+        self.fields = {n: f for n, f in parse_fields(settings.fields, quiet).items() if n not in reserved}
+        self._reading = self._struct()
+        decoder = msgspec.json.Decoder(self._reading)
+        self._lines, self._one = decoder.decode_lines, decoder.decode
+        self._many = msgspec.json.Decoder(list[msgspec.Raw]).decode
+        self._nan = any(f.nan for f in self.fields.values())
+
+    def _struct(self) -> type[Any]:
+        """A Struct of the key, the time and the fields; attributes are numbered, so any name will do."""
+        attributes: list[Any] = []
+        rename: dict[str, str] = {}
+        if self.settings.key is not None:
+            attributes.append(("key", str | int | float))
+            rename["key"] = self.settings.key
+        if self.settings.time is not None:
+            unit = self.settings.time_unit
+            attributes.append(("time", {"iso": str, "auto": int | float | str}.get(unit, int | float)))
+            rename["time"] = self.settings.time
+        optional = []
+        for i, (name, field) in enumerate(self.fields.items()):
+            kind = _TYPES[field.kind]
+            if field.optional:
+                optional.append((f"f{i}", kind | None, None))
+            else:
+                attributes.append((f"f{i}", kind))
+            rename[f"f{i}"] = name
+        return msgspec.defstruct("Reading", [*attributes, *optional], rename=rename, gc=False)
+
+    # --- bytes to readings ---
+
+    def decode(self, payloads: Sequence[bytes]) -> Decoded:
+        refused: list[Refused] = []
+        rows: list[Any] = []
+        counts: list[int] = []
+        collecting = gc.isenabled()
+        gc.disable()  # tens of thousands of young objects, none of them in a cycle
+        try:
+            for i, payload in enumerate(payloads):
+                before = len(rows)
+                self._payload(i, payload, rows, refused)
+                counts.append(len(rows) - before)
+        finally:
+            if collecting:
+                gc.enable()
+        return self._columns(rows, counts, refused)
+
+    def _payload(self, index: int, payload: bytes, rows: list[Any], refused: list[Refused]) -> None:
+        if len(payload) < PIECE or not payload.partition(b"\n")[0].rstrip().endswith(b"}"):
+            try:
+                rows.append(self._one(payload))
+                return
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                if self._array(index, payload, rows, refused):
+                    return
+        self._many_lines(index, payload, rows, refused)
+
+    def _array(self, index: int, payload: bytes, rows: list[Any], refused: list[Refused]) -> bool:
+        """True if it is an array; each of its values is a reading of its own."""
+        if payload.lstrip()[:1] != b"[":
+            return False
+        try:
+            values = self._many(payload)
+        except msgspec.DecodeError:
+            return False
+        self._each(index, map(bytes, values), rows, refused, 0)
+        return True
+
+    def _many_lines(self, index: int, payload: bytes, rows: list[Any], refused: list[Refused]) -> None:
+        """Piece by piece; a piece with a bad line is looked at line by line."""
+        view = memoryview(payload)
+        at, end, first = 0, len(payload), len(rows) + len(refused)
+        while at < end:
+            until = payload.find(b"\n", at + PIECE) + 1 or end
+            try:
+                rows += self._lines(view[at:until])
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                lines = (line for line in payload[at:until].split(b"\n") if line.strip())
+                self._each(index, lines, rows, refused, len(rows) + len(refused) - first)
+            at = until
+        if len(rows) + len(refused) == first:
+            refused.append(Refused(index, 0, "empty: there is no reading in it", ""))
+
+    def _each(
+        self, index: int, texts: Iterator[bytes], rows: list[Any], refused: list[Refused], item: int
+    ) -> None:
+        """Decode one after the other. What `extend` took before an error stays, and the iterator goes on behind it."""
+        kept = list(texts)
+        source = map(self._one, kept)
+        start = len(rows)
+        bad = 0
+        while True:
+            try:
+                rows.extend(source)
+                return
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                at = len(rows) - start + bad
+                if (again := self._with_nan(kept[at])) is not None:
+                    rows.append(again)
+                    continue
+                bad += 1
+                raw = kept[at][: 4 * RAW].decode(errors="replace")[:RAW]
+                refused.append(Refused(index, item + at, self._reason(error), raw))
+
+    def _with_nan(self, text: bytes) -> Any:
+        """A reading with NaN in it, which JSON does not know but many programs write; only for `float nan` fields."""
+        if not self._nan or b"NaN" not in text:
+            return None
+        names = {n for n, f in self.fields.items() if f.nan}
+        try:
+            found = json.loads(text)
+            nans = {k for k, v in found.items() if isinstance(v, float) and v != v}
+            if not nans <= names:
+                return None
+            return msgspec.convert(found, self._reading)
+        except (ValueError, AttributeError, msgspec.ValidationError):
+            return None
+
+    def _reason(self, error: Exception) -> str:
+        """What msgspec says, in a user's words."""
+        text, _, path = str(error).partition(" - at `$")
+        if not isinstance(error, msgspec.ValidationError):
+            return f"not JSON: {text.removeprefix('JSON is malformed: ')}"
+        name = path.rstrip("`").removeprefix(".")
+        if missing := re.fullmatch(r"Object missing required field `(.+)`", text):
+            return f"{missing[1]}: missing"
+        if found := _EXPECTED.fullmatch(text):
+            wanted = [_SAID.get(kind, kind) for kind in found[1].split(" | ") if kind != "null"]
+            return f"{name or 'reading'}: expected {' or '.join(wanted)}, got {_GOT.get(found[2], found[2])}"
+        return f"{name}: {text}" if name else text
+
+    # --- readings to columns ---
+
+    def _columns(self, rows: list[Any], counts: list[int], refused: list[Refused]) -> Decoded:
+        n = len(rows)
+        bad: dict[int, str] = {}
+        keys: Sequence[str] = []
+        if self.settings.key is not None:
+            keys = self._keys([row.key for row in rows], bad)
+        times: Ints | None = None
+        if self.settings.time is not None:
+            times, good = nanoseconds([row.time for row in rows], self.settings.time_unit)
+            if good is not None:
+                bad |= dict.fromkeys(np.flatnonzero(~good).tolist(), f"{self.settings.time}: not a time in range")
+        columns = {}
+        for i, (name, field) in enumerate(self.fields.items()):
+            columns[name] = self._column(name, field, list(map(attrgetter(f"f{i}"), rows)), bad)
+        if bad:
+            return self._without(bad, keys, times, columns, counts, refused, n)
+        return Decoded(keys, times, columns, counts, refused)
+
+    def _keys(self, keys: list[Any], bad: dict[int, str]) -> list[str]:
+        name = self.settings.key
+        if any(type(k) is not str for k in set(keys)):
+            keys = [k if type(k) is str else str(k) for k in keys]
+        for key in set(keys):
+            if not 0 < len(key) <= MAX_KEY:
+                why = f"{name}: empty" if not key else f"{name}: longer than {MAX_KEY} characters"
+                bad |= dict.fromkeys((i for i, k in enumerate(keys) if k == key), why)
+        return keys
+
+    def _column(self, name: str, field: Field, values: list[Any], bad: dict[int, str]) -> Column:
+        try:
+            return column(field.kind, values) if field.optional or field.kind == "string" else _plain(field.kind, values)
+        except OverflowError:
+            for i, value in enumerate(values):
+                if value is not None and abs(value) >= 2**63:
+                    bad[i] = f"{name}: beyond 64 bits"
+                    values[i] = 0
+            return column(field.kind, values)
+
+    def _without(
+        self,
+        bad: dict[int, str],
+        keys: Sequence[str],
+        times: Ints | None,
+        columns: dict[str, Column],
+        counts: list[int],
+        refused: list[Refused],
+        n: int,
+    ) -> Decoded:
+        """Take out readings that were JSON of the right form and yet cannot be."""
+        keep: Bools = np.ones(n, np.bool_)
+        keep[list(bad)] = False
+        payload = np.repeat(np.arange(len(counts)), counts)
+        starts = np.cumsum(counts) - counts
+        for row, why in sorted(bad.items()):
+            of = int(payload[row])
+            shown = {name: c.take(slice(row, row + 1)).tolist()[0] for name, c in columns.items()}
+            refused.append(Refused(of, row - int(starts[of]), why, f"{keys[row] if len(keys) else ''} {shown}"[:RAW]))
+        kept = np.bincount(payload[keep], minlength=len(counts)).tolist()
+        return Decoded(
+            [key for key, k in zip(keys, keep.tolist(), strict=True) if k] if len(keys) else keys,
+            None if times is None else times[keep],
+            {name: c.take(keep) for name, c in columns.items()},
+            kept,
+            refused,
+        )
+
+    # --- rows to bytes ---
+
+    def encode(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
+        """One object a line; or one array."""
+        import orjson
+
+        if not self.lines:
+            return orjson.dumps(rows)
+        dumps: Callable[[Any], bytes] = orjson.dumps
+        return b"\n".join(map(dumps, rows)) + b"\n" if rows else b""
+
+    def header(self, names: Sequence[str]) -> bytes:
+        return b""
+
+
+def _plain(kind: str, values: list[Any]) -> Column:
+    dtype: Any = {"float": np.float64, "int": np.int64, "bool": np.bool_}[kind]
+    array: Array = np.array(values, dtype)
+    return Column(array)

@@ -1,0 +1,93 @@
+"""What all sources share that decode bytes: the schema from their settings, and payloads to columns by codec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+
+from pipeline.component import Codec, Context, Decoded, Payload, ReadingSettings, Refused, Source, SourceContext
+from pipeline.frame import Column, Field, Schema
+from pipeline.problem import did_you_mean
+from pipeline.times import UNITS
+
+KINDS = ("float", "int", "bool", "string")
+
+
+def parse_fields(fields: dict[str, str], context: Context) -> dict[str, Field]:
+    """`{ temperature = "float", humidity = "float?" }` as Fields; wrong ones are reported."""
+    found = {}
+    for name, text in fields.items():
+        kind = text.removesuffix("?").strip()
+        nan = kind.endswith(" nan")
+        kind = kind.removesuffix(" nan").strip()
+        if kind not in KINDS or (nan and kind != "float"):
+            hint = did_you_mean(kind, KINDS)
+            listed = '"float", "int", "bool" or "string", with ? if it may be absent'
+            context.problem(f"fields.{name}", f'"{text}" is not a type{hint}; write {listed}')
+            kind, nan = "float", False
+        found[name] = Field(kind, text.endswith("?"), nan)
+    return found
+
+
+def schema_of(settings: ReadingSettings, context: Context) -> Schema:
+    """The stream that these settings describe."""
+    fields = parse_fields(settings.fields, context)
+    if not fields:
+        context.problem("fields", 'name the fields: fields = { temperature = "float" }')
+    if settings.time_unit not in UNITS:
+        hint = did_you_mean(settings.time_unit, UNITS)
+        context.problem("time_unit", f'"{settings.time_unit}" is not one of {", ".join(UNITS)}{hint}')
+    for reserved, what in ((settings.key, "key"), (settings.time, "time")):
+        if reserved in fields:
+            fields.pop(reserved, None)
+            context.problem(f"fields.{reserved}", f"is the {what} already; leave it out of fields")
+    if "time" in fields:
+        context.problem("fields.time", '"time" names the event time; set time = "time"')
+        fields.pop("time")
+    return Schema(settings.key, fields)
+
+
+class CodecSource(Source):
+    """A source of bytes in some format."""
+
+    def __init__(self, settings: ReadingSettings, context: SourceContext) -> None:
+        super().__init__(settings, context)
+        self.reading = settings
+        self.schema = schema_of(settings, context)
+        self.codec = context.codec(settings) if settings.time_unit in UNITS else None
+
+    def decode(self, payloads: Sequence[Payload]) -> Decoded:
+        """Neighbours of one codec are decoded at once."""
+        parts = []
+        start = 0
+        for codec, group in groupby(payloads, lambda p: p.codec or self.codec):
+            data = [p.data for p in group]
+            parts.append((start, _decode(codec, data)))
+            start += len(data)
+        return parts[0][1] if len(parts) == 1 else _joined(parts)
+
+
+def _decode(codec: Codec | None, data: list[bytes]) -> Decoded:
+    assert codec is not None  # a source without its codec is a problem, and is not run
+    return codec.decode(data)
+
+
+def _joined(parts: Sequence[tuple[int, Decoded]]) -> Decoded:
+    """What several codecs decoded, in order."""
+    decoded = [d for _, d in parts]
+    columns = {}
+    for name in decoded[0].columns:
+        made = [d.columns[name] for d in decoded]
+        whole = all(c.present is None for c in made)
+        present = None if whole else np.concatenate([c.known() for c in made])
+        columns[name] = Column(np.concatenate([c.values for c in made]), present)
+    times = None if decoded[0].times is None else np.concatenate([d.times for d in decoded if d.times is not None])
+    return Decoded(
+        [key for d in decoded for key in d.keys],
+        times,
+        columns,
+        [n for d in decoded for n in d.counts],
+        [Refused(start + r.payload, *r[1:]) for start, d in parts for r in d.refused],
+    )

@@ -1,0 +1,200 @@
+"""`file`: readings of a file, or of all files of a pattern."""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.component import Decoded, Inbox, Payload, ReadingSettings, Refused, SourceContext
+from pipeline.reading import CodecSource
+
+CHUNK = 600_000  # bytes read at a time: a Frame of some thousand readings
+MAX_LINE = 1_000_000  # a longer line is not a reading; it is refused, not held in memory
+POLL_S = 0.25  # how often a followed file is looked at
+
+
+class FileSettings(ReadingSettings, frozen=True, kw_only=True):
+    path: str
+    follow: bool = False
+    speed: float = 0.0
+
+
+class File(CodecSource):
+    """The lines of a file (NDJSON or CSV, by `format`), from the first to the last.
+
+        [sources.recorded]
+        type = "file"
+        path = "recordings/*.ndjson"
+        key = "id"
+        time = "ts"
+        fields = { value = "float" }
+
+    A pattern stands for all files that it matches, in the order of their names. At the end of the last one every window
+    closes, and the pipeline ends if it has no other source. A restart goes on behind the last line that is durable.
+    `follow = true` waits for more, over truncation and rotation; the last line counts once its end is there.
+    `speed = 1.0` replays at the pace of the event times, 2.0 twice as fast; absent, as fast as it can.
+    A file that is read to its end must not be changed before then: after a crash a part of it is read again.
+    """
+
+    def __init__(self, settings: FileSettings, context: SourceContext) -> None:
+        super().__init__(settings, context)
+        self.settings = settings
+        self.live = settings.follow
+        self.replayable = not settings.follow
+        self.pattern = str(context.folder / settings.path)
+        self.done = self.total = 0
+        if settings.speed < 0:
+            context.problem("speed", "must not be negative")
+        if settings.follow and glob.has_magic(settings.path):
+            context.problem("path", "a pattern cannot be followed; name one file")
+
+    # --- reading ---
+
+    async def run(self, inbox: Inbox, position: Any) -> None:
+        if self.settings.follow:
+            await self._follow(inbox, position)
+            return
+        files = self._files()
+        sizes = [os.path.getsize(f) for f in files]
+        self.total = sum(sizes)
+        at = position or {"file": files[0], "offset": 0}
+        first = files.index(at["file"]) if at["file"] in files else 0
+        pace = _Pace(self.settings.speed)
+        for i in range(first, len(files)):
+            offset = at["offset"] if i == first and files[i] == at["file"] else 0
+            # Reading a regular file in the loop costs less than handing it to a thread: it is in the page cache, or
+            # the disk has to be waited for anyway.
+            chunks = self._payloads(files[i], offset, None)
+            for payload in self._lines(chunks) if self.settings.speed else chunks:
+                await pace.wait(self, payload)
+                await inbox.put(payload)
+                self.done = sum(sizes[:i]) + payload.position["offset"]
+                await asyncio.sleep(0)
+        inbox.end()
+
+    def _lines(self, chunks: Iterator[Payload]) -> Iterator[Payload]:
+        """A payload for each line: a paced replay keeps the distances between readings."""
+        for chunk in chunks:
+            header = len(chunk.data) - chunk.size
+            lines = chunk.data[header:].splitlines(keepends=True)
+            offset = chunk.position["offset"] - chunk.size
+            for line in lines:
+                offset += len(line)
+                yield self._payload(chunk.position["file"], chunk.data[:header], line, offset)
+
+    def _files(self) -> list[str]:
+        files = sorted(glob.glob(self.pattern)) if glob.has_magic(self.pattern) else [self.pattern]
+        if not files or not os.path.exists(files[0]):
+            raise FileNotFoundError(f"source {self.context.name}: there is no file {self.pattern}")
+        return files
+
+    def _payloads(self, file: str, offset: int, end: int | None) -> Iterator[Payload]:
+        """Chunks cut at line ends, from `offset` to `end` (None: to the end of the file, with or without a line end)."""
+        with open(file, "rb", buffering=0) as handle:
+            header = self._header(handle)
+            offset = max(offset, len(header))
+            handle.seek(offset)
+            rest = b""
+            while True:
+                want = CHUNK if end is None else min(CHUNK, end - offset - len(rest))
+                read = handle.read(want) if want > 0 else b""
+                data = rest + read
+                if not data:
+                    return
+                cut = data.rfind(b"\n") + 1 if read else len(data)
+                if cut == 0 and len(data) < MAX_LINE:
+                    rest = data
+                    continue
+                cut = cut or len(data)
+                rest = data[cut:]
+                offset += cut
+                yield self._payload(file, header, data[:cut], offset)
+
+    def _header(self, handle: Any) -> bytes:
+        """The line atop a file whose format has one; it goes before every chunk."""
+        if not getattr(self.codec, "has_header", False):
+            return b""
+        first: bytes = handle.read(MAX_LINE)
+        return first[: first.find(b"\n") + 1] or first
+
+    def _payload(self, file: str, header: bytes, data: bytes, offset: int) -> Payload:
+        return Payload(header + data if header else data, len(data), {"file": file, "offset": offset})
+
+    def decode(self, payloads: Sequence[Payload]) -> Decoded:
+        decoded = super().decode(payloads)
+        return decoded._replace(refused=[r for r in decoded.refused if not _only_blank(payloads, r)])
+
+    def reread(self, start: Any, end: Any) -> list[Payload]:
+        """The payloads between two positions; one step never spans two files."""
+        same = start is not None and start["file"] == end["file"]
+        return list(self._payloads(end["file"], start["offset"] if same else 0, end["offset"]))
+
+    def progress(self) -> tuple[int, int] | None:
+        return None if self.live else (self.done, self.total)
+
+    # --- following ---
+
+    async def _follow(self, inbox: Inbox, position: Any) -> None:
+        inode, offset = (position["inode"], position["offset"]) if position else (None, 0)
+        while True:
+            try:
+                with open(self.pattern, "rb", buffering=0) as handle:
+                    found = os.fstat(handle.fileno())
+                    if inode is not None and found.st_ino != inode:
+                        offset = 0
+                    inode = found.st_ino
+                    offset = await self._tail(handle, inode, offset, inbox)
+            except FileNotFoundError:
+                pass  # it comes later, or is just being rotated
+            await asyncio.sleep(POLL_S)
+
+    async def _tail(self, handle: Any, inode: int, offset: int, inbox: Inbox) -> int:
+        """Whole lines as they are written, until the file at this path is another one; how far it was read."""
+        header = self._header(handle)
+        while True:
+            if os.fstat(handle.fileno()).st_size < offset:
+                offset = 0  # truncated: it begins again
+            offset = max(offset, len(header))
+            handle.seek(offset)
+            data = handle.read(CHUNK)
+            cut = data.rfind(b"\n") + 1
+            if cut or len(data) >= CHUNK:
+                cut = cut or len(data)
+                offset += cut
+                position = {"inode": inode, "offset": offset}
+                await inbox.put(Payload(header + data[:cut] if header else data[:cut], cut, position))
+                await asyncio.sleep(0)
+                continue
+            if not Path(self.pattern).exists() or os.stat(self.pattern).st_ino != inode:
+                return offset
+            await asyncio.sleep(POLL_S)
+
+
+def _only_blank(payloads: Sequence[Payload], refused: Refused) -> bool:
+    """Blank lines in a file are no mistake."""
+    return refused.reason.startswith("empty") and not payloads[refused.payload].data.strip()
+
+
+class _Pace:
+    """Holds chunks back until their readings' time has come."""
+
+    def __init__(self, speed: float) -> None:
+        self.speed = speed
+        self.began: tuple[float, int] | None = None
+
+    async def wait(self, source: File, payload: Payload) -> None:
+        if not self.speed:
+            return
+        times = source.decode([payload]).times
+        if times is None or not len(times):
+            return
+        now = asyncio.get_running_loop().time()
+        self.began = self.began or (now, int(times[0]))
+        due = self.began[0] + (int(np.max(times)) - self.began[1]) / 1e9 / self.speed
+        await asyncio.sleep(max(0.0, due - now))

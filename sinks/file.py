@@ -1,0 +1,57 @@
+"""`file`: rows appended to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.component import ReadingSettings, Settings, Sink, SinkContext, StepWrites
+from pipeline.frame import Frame, Schema, rows
+from pipeline.registry import codec_for
+
+
+class FileSettings(Settings):
+    path: str
+    format: str | dict[str, Any] = "json"
+    time_unit: Literal["iso", "s", "ms", "us", "ns"] = "iso"
+
+
+class File(Sink):
+    """Append each row to a file, as a line.
+
+        [sinks.archive]
+        type = "file"
+        inputs = ["ten_seconds"]
+        path = "archive/ten_seconds.ndjson"
+
+    Delivery: each row once. After a crash, what was written and not committed is cut off at the start and written again.
+    With several inputs each row has a field `stream`. The file is not rotated: have it moved away, and a new one is begun.
+    """
+
+    def __init__(self, settings: FileSettings, context: SinkContext) -> None:
+        super().__init__(context=context, settings=settings)
+        self.path = Path(context.folder / settings.path)
+        self.unit = settings.time_unit
+        self.codec = codec_for(ReadingSettings(format=settings.format), context)
+        self.labelled = len(context.inputs) > 1
+        names = [list(self._row_names(schema)) for schema in context.inputs.values()]
+        if any(n != names[0] for n in names):
+            names = [list(dict.fromkeys(name for n in names for name in n))]
+        self.names = (["stream"] if self.labelled else []) + names[0]
+
+    def _row_names(self, schema: Schema) -> list[str]:
+        return [*([schema.key] if schema.key else []), "time", *schema.fields]
+
+    def files(self) -> list[tuple[Path, bytes]]:
+        return [(self.path, self._header())]
+
+    def _header(self) -> bytes:
+        assert self.codec is not None  # no codec is a problem, and the sink is not run
+        return self.codec.header(self.names)
+
+    def write(self, stream: str, frame: Frame, writes: StepWrites) -> None:
+        assert self.codec is not None
+        shown = rows(frame, self.context.inputs[stream], self.context.keys.names, self.unit)
+        if self.labelled:
+            shown = [{"stream": stream, **row} for row in shown]
+        writes.append(self.path, self.codec.encode(shown), self._header())
