@@ -15,7 +15,7 @@ from pipeline.problem import did_you_mean
 from pipeline.quantity import Duration
 
 
-class WindowSettings(Settings):
+class WindowSettings(Settings, kw_only=True):
     window: Literal["tumbling"] = "tumbling"
     size: Duration
     offset: Duration = Duration(0)

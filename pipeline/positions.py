@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from bisect import bisect_right
 
 Path = tuple[str | int, ...]
 
@@ -23,7 +24,8 @@ def lines(text: str) -> dict[Path, int]:
     """Path of each key, table and array element -> line, from 1."""
     scanner = _Scanner(text)
     scanner.document()
-    return {path: text.count("\n", 0, at) + 1 for path, at in scanner.found.items()}
+    starts = [0, *(match.end() for match in re.finditer("\n", text))]
+    return {path: bisect_right(starts, at) for path, at in scanner.found.items()}
 
 
 def line_of(found: dict[Path, int], path: Path) -> int:
@@ -65,6 +67,7 @@ class _Scanner:
         if not many:
             path = self._inside_last(parts)
             self._note(path, start)
+            self.found[path] = start  # where it is declared, even if a table within it came before
             return path
         path = (*self._inside_last(parts[:-1]), parts[-1])
         self._note(path, start)

@@ -1,38 +1,45 @@
 """From a `type` to its component. The file name is the type, and nothing is imported that the pipeline does not use.
 
 Components of other distributions come by the entry points `headwater.sources`, `headwater.codecs`,
-`headwater.operators` and `headwater.sinks`, looked up only where there is no built-in of that name.
+`headwater.operators` and `headwater.sinks` (each names a module with one component, or the component itself). They are
+looked up only where there is no built-in of that name.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import typing
+import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.component import Codec, Context, Operator, ReadingSettings, Settings, Sink, Source
-from pipeline.problem import did_you_mean
+from pipeline.problem import nearest
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 PACKAGES = {"source": "pipeline.sources", "codec": "pipeline.codecs", "operator": "operators", "sink": "sinks"}
 BASES: dict[str, type] = {"source": Source, "operator": Operator, "sink": Sink}
 
+# What a client says that does not care, or cannot say: the source's own format is meant. Browsers send text/plain.
+ANY_MEDIA = {"", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"}
+
 
 class UnknownType(LookupError):
-    """There is no component of that kind and type."""
+    """There is no component of that kind and type; `near` is the one most likely meant."""
+
+    def __init__(self, text: str, near: str | None = None) -> None:
+        super().__init__(text)
+        self.near = near
 
 
 def types(kind: str) -> list[str]:
     """The names of all components of a kind; imports none of them."""
-    from importlib.metadata import entry_points
-
     spec = importlib.util.find_spec(PACKAGES[kind])
     folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
-    names = {f.stem for folder in folders for f in folder.iterdir() if _is_component(f)}
-    names |= {entry.name for entry in entry_points(group=f"headwater.{kind}s")}
-    return sorted(names)
+    names = {file.stem for folder in folders for file in folder.iterdir() if _is_component(file)}
+    return sorted(names | {entry.name for entry in _entry_points(kind)})
 
 
 def _is_component(file: Path) -> bool:
@@ -41,69 +48,107 @@ def _is_component(file: Path) -> bool:
     return file.suffix == ".py" or (file / "__init__.py").exists()
 
 
+def _entry_points(kind: str) -> Any:
+    from importlib.metadata import entry_points  # slow to import, and seldom needed
+
+    return entry_points(group=f"headwater.{kind}s")
+
+
 def find(kind: str, type_: str) -> tuple[type[Any], type[Settings]]:
     """The class of a component and that of its settings. UnknownType if there is none; ImportError names an extra."""
-    component = _class(kind, _module(kind, type_))
-    settings: type[Settings] = typing.get_type_hints(component.__init__)["settings"]
-    return component, settings
+    component = _component(kind, type_)
+    return component, _settings(component)
 
 
-def _module(kind: str, type_: str) -> ModuleType:
+def _component(kind: str, type_: str) -> type[Any]:
     name = f"{PACKAGES[kind]}.{type_}"
     if type_.isidentifier() and not type_.startswith("_") and importlib.util.find_spec(name) is not None:
-        return importlib.import_module(name)
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group=f"headwater.{kind}s", name=type_):
-        module: ModuleType = entry.load()
-        return module
+        return _class(kind, importlib.import_module(name))
+    for entry in _entry_points(kind):
+        if entry.name == type_:
+            loaded = entry.load()
+            return loaded if isinstance(loaded, type) else _class(kind, loaded)
     known = types(kind)
-    listed = ", ".join(known)
-    raise UnknownType(f'there is no {kind} "{type_}"{did_you_mean(type_, known)}; there are: {listed}')
+    near = nearest(type_, known)
+    hint = f' (did you mean "{near}"?)' if near else f"; there are: {', '.join(known) or 'none'}"
+    raise UnknownType(f'there is no {kind} "{type_}"{hint}', near)
 
 
 def _class(kind: str, module: ModuleType) -> type[Any]:
-    """The one component that a module defines."""
-    found = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
+    """The one component that a module, or a package with its modules, defines."""
+    inside = module.__name__ + "."
+    public = [c for name, c in vars(module).items() if isinstance(c, type) and not name.startswith("_")]
+    own = [c for c in public if f"{c.__module__}.".startswith(inside)]
     if kind == "codec":
-        made = [c for c in found if hasattr(c, "media_types")]
+        found = [c for c in own if hasattr(c, "media_types")]
     else:
-        made = [c for c in found if issubclass(c, BASES[kind])]
-    public = [c for c in made if not c.__name__.startswith("_")]
-    if len(public) != 1:
-        raise UnknownType(f"{module.__name__} defines {len(public)} public {kind}s instead of one")
-    return public[0]
+        found = [c for c in own if issubclass(c, BASES[kind])]
+    # A component may be built on another class of the same module: that one is not meant.
+    found = [c for c in found if not any(other is not c and issubclass(other, c) for other in found)]
+    if len(found) != 1:
+        raise UnknownType(f"{module.__name__} defines {len(found)} {kind}s instead of one")
+    return found[0]
+
+
+def _settings(component: type[Any]) -> type[Settings]:
+    """The type of the parameter `settings`; what stands beside it may be imported for type checkers alone."""
+    made = component.__init__
+    hint: Any = made.__annotations__.get("settings", Any)
+    if isinstance(hint, str):
+        hint = eval(hint, vars(sys.modules[made.__module__]))  # the component's own source
+    return Settings if hint is Any else hint
+
+
+# --- codecs ---------------------------------------------------------------------------------------------------------
 
 
 def codec_for(settings: ReadingSettings, context: Context, media_type: str | None = None) -> Codec | None:
-    """The codec of `settings.format`, or of a Content-Type; None: there is none for that media type."""
-    options: dict[str, Any] = {}
-    name = settings.format
-    if isinstance(name, dict):
-        options = {k: v for k, v in name.items() if k != "type"}
-        name = str(name.get("type", "json"))
-    if media_type is not None:
-        wanted = media_type.partition(";")[0].strip().lower()
-        if wanted not in ANY_MEDIA:
-            by_media = _by_media(wanted)
-            if by_media is None:
-                return None
-            if by_media != name:
-                name, options = by_media, {}
-    try:
-        codec: Codec = _class("codec", _module("codec", name))(settings, options, context)
-    except UnknownType as error:
-        context.problem("format", str(error))
+    """The codec of `settings.format`, or that of a Content-Type.
+
+    None: there is none. What is wrong with the format has then been reported; a Content-Type that nobody reads has not.
+    """
+    name, options = _format(settings)
+    if not isinstance(name, str):
+        context.problem("format", 'a table needs a type: { type = "csv", … }')
         return None
-    return codec
+    wanted = (media_type or "").partition(";")[0].strip().lower()
+    if wanted in ANY_MEDIA:
+        return _make(name, options, settings, context)
+    meant = _by_media_type(wanted, first=name)
+    if meant is None:
+        return None
+    # A sender's choice is no mistake in the pipeline file: problems of such a codec are kept apart.
+    apart = Context(context.name, context.keys, folder=context.folder, clock=context.clock)
+    codec = _make(meant, options if meant == name else {}, settings, apart)
+    return None if apart.problems else codec
 
 
-# What a client sends that does not care, or cannot say: the source's own format is meant.
-ANY_MEDIA = {"", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain", "*/*"}
+def _format(settings: ReadingSettings) -> tuple[Any, dict[str, Any]]:
+    if isinstance(settings.format, str):
+        return settings.format, {}
+    options = dict(settings.format)
+    return options.pop("type", None), options
 
 
-def _by_media(media_type: str) -> str | None:
-    for name in types("codec"):
-        if media_type in _class("codec", _module("codec", name)).media_types:
-            return name
+def _make(name: str, options: dict[str, Any], settings: ReadingSettings, context: Context) -> Codec | None:
+    try:
+        codec: Codec = _component("codec", name)(settings, options, context)
+    except (UnknownType, ValueError) as error:
+        context.problem("format", str(error))
+    except ImportError as error:
+        context.problem("format", f'"{name}" needs {error.name}: pip install "headwater[{name}]"')
+    else:
+        return codec
+    return None
+
+
+def _by_media_type(media_type: str, first: str) -> str | None:
+    """The codec that reads a media type; the source's own is asked first, so that its options hold."""
+    known = types("codec")
+    for name in sorted(known, key=lambda n: n != first):
+        try:
+            if media_type in _component("codec", name).media_types:
+                return name
+        except (UnknownType, ImportError):
+            continue  # an extra that is not installed reads nothing
     return None

@@ -8,8 +8,11 @@ finds wrong. Where a stand-in would mislead those that read the component's outp
 from __future__ import annotations
 
 import enum
+import operator
+import re
 import typing
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union
@@ -17,19 +20,25 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 import msgspec
 
 from pipeline import quantity
-from pipeline.problem import did_you_mean, nearest
+from pipeline.problem import nearest
 from pipeline.quantity import Duration, Secret, Size
 
 Where = tuple[str | int, ...]
 Found = list[tuple[Where, str]]
 
-_SAID: dict[Any, str] = {
+_GOT: dict[type, str] = {
     str: "text",
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     dict: "a table",
     list: "a list",
+}
+_SAID: dict[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
     Path: "text",
     Secret: "text",
     Duration: 'text such as "10 s"',
@@ -45,7 +54,13 @@ _STAND_INS: dict[Any, Any] = {
     Duration: Duration(1_000_000_000),
     Size: Size(1_000_000),
 }
-_LISTS = (list, tuple, set, frozenset, Sequence, Set, Collection)
+_TOML_KINDS: dict[Any, frozenset[type]] = {
+    **dict.fromkeys((str, Path, Secret, Duration, Size), frozenset({str})),
+    int: frozenset({int}),
+    float: frozenset({int, float}),
+    bool: frozenset({bool}),
+}
+_LISTS = (list, tuple, set, frozenset, Sequence, AbstractSet, Collection)
 _TABLES = (dict, Mapping)
 
 
@@ -71,8 +86,7 @@ def names(kind: Any) -> list[str]:
     return list(found)
 
 
-class _Wrong(Exception):  # noqa: N818 - a way out of one conversion, not an error that anybody sees
-    pass
+_WRONG: Any = object()  # what conversion gives where there is no value to go on with
 
 
 class _Conversion:
@@ -82,114 +96,97 @@ class _Conversion:
         self.found: Found = []
         self.sound = True
 
-    def wrong(self, where: Where, text: str, kind: Any) -> Any:
-        """Note a mistake; gives the stand-in."""
+    def wrong(self, where: Where, text: str) -> Any:
         self.found.append((where, text))
-        return self.stand_in(kind)
-
-    def stand_in(self, kind: Any) -> Any:
-        for arm in _arms(kind):
-            if arm in _STAND_INS:
-                return _STAND_INS[arm]
-            if typing.get_origin(arm) is Literal:
-                return typing.get_args(arm)[0]
-        self.sound = False
-        return None
-
-    # --- by kind ---
+        return _WRONG
 
     def value(self, kind: Any, value: Any, where: Where, common: Collection[str] = ()) -> Any:
-        """`value` as `kind`, or a stand-in."""
+        """`value` as `kind`; _WRONG, or what was most likely meant, after a mistake."""
         kind, limits = _bare(kind)
         arms = _arms(kind)
         if len(arms) > 1:
             return self._one_of(arms, value, where, common)
         kind, more = _bare(arms[0])
-        before = len(self.found)
         made = self._plain(kind, value, where, common)
-        if len(self.found) == before and (broken := _broken([*limits, *more], made)):
-            return self.wrong(where, broken, kind)
+        if made is not _WRONG and (limits or more) and (broken := _broken([*limits, *more], made)):
+            return self.wrong(where, broken)
         return made
 
     def _plain(self, kind: Any, value: Any, where: Where, common: Collection[str]) -> Any:
+        """A kind that is no union and has no limits."""
         origin = typing.get_origin(kind) or kind
-        if kind is Any or kind is object:
-            return value
-        if _is_struct(kind):
-            return self._struct(kind, value, where, common)
-        if origin in _TABLES:
-            return self._table(kind, value, where)
-        if origin in _LISTS:
-            return self._list(kind, origin, value, where)
-        if origin is Literal:
-            return self._word(kind, typing.get_args(kind), value, where)
-        if isinstance(kind, type) and issubclass(kind, enum.Enum):
-            word = self._word(kind, [member.value for member in kind], value, where)
-            return kind(word) if word is not None else None
-        return self._scalar(kind, value, where)
+        if kind in (Any, object):
+            made = value
+        elif _is_struct(kind):
+            made = self._struct(kind, value, where, common)
+        elif origin in _TABLES:
+            made = self._table(kind, value, where)
+        elif origin in _LISTS:
+            made = self._list(kind, origin, value, where)
+        elif origin is Literal:
+            made = self._word(typing.get_args(kind), value, where)
+        elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+            word = self._word([member.value for member in kind], value, where)
+            made = word if word is _WRONG else kind(word)
+        else:
+            made = self._scalar(kind, value, where)
+        return made
 
     def _scalar(self, kind: Any, value: Any, where: Where) -> Any:
-        wanted = (int, float) if kind is float else _TOML_KIND.get(kind)
-        if wanted is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool)):
-            return self.wrong(where, f"expected {_SAID[kind]}, got {_what(value)}", kind)
+        wanted = _TOML_KINDS.get(kind)
+        if wanted is not None and type(value) not in wanted:
+            return self.wrong(where, f"expected {_said(kind)}, got {_form(value)}")
         try:
-            if kind is Path:
-                return Path(value)
-            return msgspec.convert(value, kind, dec_hook=quantity.convert)
-        except (msgspec.ValidationError, ValueError, NotImplementedError) as error:
-            return self.wrong(where, str(error).partition(" - at `$")[0], kind)
+            return Path(value) if kind is Path else msgspec.convert(value, kind, dec_hook=quantity.convert)
+        except (ValueError, NotImplementedError) as error:  # msgspec.ValidationError is a ValueError
+            return self.wrong(where, str(error).partition(" - at `$")[0])
 
-    def _word(self, kind: Any, words: Sequence[Any], value: Any, where: Where) -> Any:
+    def _word(self, words: Sequence[Any], value: Any, where: Where) -> Any:
         if any(value == word and type(value) is type(word) for word in words):
             return value
         near = nearest(value, [w for w in words if isinstance(w, str)]) if isinstance(value, str) else None
-        got = f'"{value}"' if isinstance(value, str) else _what(value)
+        got = f'"{value}"' if isinstance(value, str) else _form(value)
         hint = f' (did you mean "{near}"?)' if near else ""
-        self.found.append((where, f"{got} is not one of {_listed(words)}{hint}"))
-        return near or self.stand_in(kind)
+        self.found.append((where, f"expected {_listed(words)}, got {got}{hint}"))
+        return _WRONG if near is None else near
 
     def _list(self, kind: Any, origin: Any, value: Any, where: Where) -> Any:
         if not isinstance(value, list):
-            self.sound = False
-            return self.wrong(where, f"expected a list, got {_what(value)}", kind)
-        arguments = typing.get_args(kind)
-        if origin is tuple and arguments and arguments[-1] is not Ellipsis:
-            if len(arguments) != len(value):
-                return self.wrong(where, f"expected {len(arguments)} values, got {len(value)}", kind)
-            return tuple(self.value(a, v, (*where, i)) for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
-        of = arguments[0] if arguments else Any
-        made = []
-        for i, item in enumerate(value):
-            before = len(self.found)
-            one = self.value(of, item, (*where, i))
-            if len(self.found) == before:  # without those that are wrong
-                made.append(one)
-        return origin(made) if origin in (tuple, set, frozenset) else made
+            return self.wrong(where, f"expected a list, got {_form(value)}")
+        kinds = typing.get_args(kind) or (Any,)
+        if origin is tuple and len(kinds) > 1 and kinds[-1] is not Ellipsis:
+            if len(kinds) != len(value):
+                return self.wrong(where, f"expected {len(kinds)} values, got {len(value)}")
+        else:
+            kinds = (kinds[0],) * len(value)
+        made = [self.value(of, item, (*where, i)) for i, (of, item) in enumerate(zip(kinds, value, strict=True))]
+        good = [one for one in made if one is not _WRONG]
+        return origin(good) if origin in (tuple, set, frozenset) else good
 
     def _table(self, kind: Any, value: Any, where: Where) -> Any:
         if not isinstance(value, dict):
-            self.sound = False
-            return self.wrong(where, f"expected a table, got {_what(value)}", kind)
+            return self.wrong(where, f"expected a table, got {_form(value)}")
         of = (typing.get_args(kind) or (str, Any))[1]
-        return {name: self.value(of, item, (*where, name)) for name, item in value.items()}
+        made = {name: self.value(of, item, (*where, name)) for name, item in value.items()}
+        return {name: self._by_kind(of) if one is _WRONG else one for name, one in made.items()}
 
     def _one_of(self, arms: Sequence[Any], value: Any, where: Where, common: Collection[str]) -> Any:
-        """A union: the form in which the value is written decides; words before plain text, text before what is left."""
+        """A union: how the value is written decides; what only some texts can be goes before plain text."""
         structs = [arm for arm in arms if _is_struct(arm)]
         if isinstance(value, dict) and structs:
             return self._tagged(structs, value, where, common)
-        fitting = [arm for arm in arms if not _is_struct(arm)]
-        for arm in sorted(fitting, key=lambda a: _bare(a)[0] is str):
+        others = [arm for arm in arms if not _is_struct(arm)]
+        for arm in sorted(others, key=lambda a: _bare(a)[0] is str):
             trial = _Conversion()
             made = trial.value(arm, value, where)
             if not trial.found:
                 return made
-        same = [arm for arm in fitting if _form(arm) == _form_of(value)]
-        if len(same) == 1:  # it is written as only one of them is, so that one was meant
-            return self.value(same[0], value, where)
-        got = f'"{value}"' if isinstance(value, str) and Secret not in arms else _what(value)
-        said = dict.fromkeys(_say(arm) for arm in arms)
-        return self.wrong(where, f"expected {' or '.join(said)}, got {got}", arms[0])
+        alike = [arm for arm in others if type(value) in _forms(_bare(arm)[0])]
+        if len(alike) == 1:  # only this one is written so: its own message says more
+            return self.value(alike[0], value, where)
+        said = dict.fromkeys(_said(_bare(arm)[0]) for arm in arms)
+        got = f'"{value}"' if isinstance(value, str) and Secret not in arms else _form(value)
+        return self.wrong(where, f"expected {' or '.join(said)}, got {got}")
 
     def _tagged(self, structs: Sequence[Any], value: dict[str, Any], where: Where, common: Collection[str]) -> Any:
         if len(structs) == 1:
@@ -197,58 +194,149 @@ class _Conversion:
         field = structs[0].__struct_config__.tag_field
         by_tag = {struct.__struct_config__.tag: struct for struct in structs}
         if field not in value:
-            self.sound = False
-            return self.wrong(where, f'the setting "{field}" is missing: {_listed(list(by_tag))}', None)
-        tag = self._word(Literal[tuple(by_tag)], list(by_tag), value[field], (*where, field))
-        return self._struct(by_tag[tag], value, where, common)
+            return self.wrong(where, f'the setting "{field}" is missing: {_listed(list(by_tag))}')
+        tag = self._word(list(by_tag), value[field], (*where, field))
+        return tag if tag is _WRONG else self._struct(by_tag[tag], value, where, common)
 
     # --- a Struct ---
 
     def _struct(self, kind: Any, value: Any, where: Where, common: Collection[str] = ()) -> Any:
         if not isinstance(value, dict):
-            self.sound = False
-            return self.wrong(where, f"expected a table, got {_what(value)}", kind)
+            return self.wrong(where, f"expected a table, got {_form(value)}")
         before = len(self.found)
         fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-        known = {*fields, *common, *([tag] if (tag := kind.__struct_config__.tag_field) else [])}
-        meant = {name: name for name in value if name in fields}
-        for name in value:
-            if name not in known:
-                self._unknown(name, value, known, where, meant)
+        given = {name: name for name in value if name in fields}
+        if len(given) < len(value):
+            self._unknown(value, {*fields, *common, kind.__struct_config__.tag_field} - {None}, where, given)
         made: dict[str, Any] = {}
         for name, field in fields.items():
-            if name in meant:
-                given = value[meant[name]]
-                made[field.name] = self._field(field, given, (*where, meant[name]), guessed=name != meant[name])
+            if name in given:
+                made[field.name] = self._field(field, value, given[name], where)
             elif field.required:
                 self.found.append((where, f'the setting "{name}" is missing'))
-                made[field.name] = self.stand_in(field.type)
+                made[field.name] = self._stand_in(field)
+        if not self.sound:
+            return _WRONG
         try:
-            return kind(**made) if self.sound else None
+            return kind(**made)
         except (ValueError, TypeError) as error:  # of the Struct's own __post_init__
-            self.sound = False
-            return None if len(self.found) > before else self.wrong(where, str(error), kind)
+            return _WRONG if len(self.found) > before else self.wrong(where, str(error))
 
-    def _unknown(self, name: str, value: Mapping[str, Any], known: Set[str], where: Where, meant: dict[str, str]) -> None:
-        """A setting that is not there; if another one was meant that is not given, its value is taken for that."""
-        near = nearest(name, known - value.keys()) or nearest(name, known)
-        listed = "" if near else f"; known here: {', '.join(sorted(known))}"
-        hint = f' (did you mean "{near}"?)' if near else listed
-        self.found.append(((*where, name), f'unknown setting "{name}"{hint}'))
-        if near is not None and near not in value:
-            meant.setdefault(near, name)
-        elif isinstance(value[name], dict | list):
-            self.sound = False  # something that shapes what comes out may be lost
+    def _unknown(self, value: dict[str, Any], known: set[str], where: Where, given: dict[str, str]) -> None:
+        """Settings that do not exist. If one that is not given was most likely meant, it gets the value."""
+        for name, item in value.items():
+            if name in known:
+                continue
+            near = nearest(name, known - value.keys()) or nearest(name, known)
+            hint = f' (did you mean "{near}"?)' if near else f"; there are: {', '.join(sorted(known))}"
+            self.found.append(((*where, name), f'unknown setting "{name}"{hint}'))
+            if near is not None and near not in value:
+                given.setdefault(near, name)
+            elif isinstance(item, dict | list):
+                self.sound = False  # it may have been meant to shape what comes out
 
-    def _field(self, field: Any, value: Any, where: Where, *, guessed: bool) -> Any:
-        trial = _Conversion()
-        made = trial.value(field.type, value, where)
-        self.found += () if guessed else trial.found
-        if not trial.found:
+    def _field(self, field: Any, table: dict[str, Any], name: str, where: Where) -> Any:
+        before = len(self.found)
+        made = self.value(field.type, table[name], (*where, name))
+        if name != field.encode_name:
+            del self.found[before:]  # a guess: the name is what is wrong
+        if made is not _WRONG:
             return made
-        self.sound &= trial.sound or not isinstance(value, dict | list)
-        if field.default is not msgspec.NODEFAULT and not isinstance(value, dict | list) and made in _STAND_INS.values():
-            return field.default
-        if made is None and not field.required:
-            return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-        return made
+        if isinstance(table[name], dict | list) or _forms(_bare(_arms(field.type)[0])[0]) & {dict, list}:
+            self.sound = False
+        return self._stand_in(field)
+
+    def _stand_in(self, field: Any) -> Any:
+        if field.required:
+            return self._by_kind(field.type)
+        return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+
+    def _by_kind(self, kind: Any) -> Any:
+        for arm in _arms(_bare(kind)[0]):
+            bare = _bare(arm)[0]
+            if bare in _STAND_INS:
+                return _STAND_INS[bare]
+            if typing.get_origin(bare) is Literal:
+                return typing.get_args(bare)[0]
+        self.sound = False
+        return None
+
+
+# --- what a kind is -------------------------------------------------------------------------------------------------
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _arms(kind: Any) -> tuple[Any, ...]:
+    """The alternatives of a union without None, which TOML cannot say; else the kind itself."""
+    if typing.get_origin(kind) in (Union, UnionType):
+        return tuple(arm for arm in typing.get_args(kind) if arm is not NoneType)
+    return (kind,)
+
+
+def _bare(kind: Any) -> tuple[Any, list[msgspec.Meta]]:
+    """A kind and its limits."""
+    if typing.get_origin(kind) is not Annotated:
+        return kind, []
+    bare, *notes = typing.get_args(kind)
+    return bare, [note for note in notes if isinstance(note, msgspec.Meta)]
+
+
+def _forms(kind: Any) -> AbstractSet[type]:
+    """The types by which tomllib gives what can be that kind."""
+    origin = typing.get_origin(kind) or kind
+    if _is_struct(kind) or origin in _TABLES:
+        return {dict}
+    if origin in _LISTS:
+        return {list}
+    if origin is Literal:
+        return {type(word) for word in typing.get_args(kind)}
+    return _TOML_KINDS.get(kind, frozenset())
+
+
+def _broken(limits: Sequence[msgspec.Meta], value: Any) -> str | None:
+    """Which limit a value breaks, in words."""
+    for limit in limits:
+        for name, holds, said in _LIMITS:
+            bound = getattr(limit, name)
+            if bound is not None and not holds(value, bound):
+                shown = type(value)(bound) if isinstance(value, Duration | Size) else bound
+                return f"must {said.format(shown)}"
+    return None
+
+
+_LIMITS: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
+    ("gt", operator.gt, "be more than {}"),
+    ("ge", operator.ge, "be at least {}"),
+    ("lt", operator.lt, "be less than {}"),
+    ("le", operator.le, "be at most {}"),
+    ("multiple_of", lambda value, step: value % step == 0, "be a multiple of {}"),
+    ("pattern", lambda value, pattern: re.search(pattern, value) is not None, "match {}"),
+    ("min_length", lambda value, least: len(value) >= least, "have a length of at least {}"),
+    ("max_length", lambda value, most: len(value) <= most, "have a length of at most {}"),
+)
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def _said(kind: Any) -> str:
+    """What is expected."""
+    origin = typing.get_origin(kind) or kind
+    if origin is Literal:
+        return _listed(typing.get_args(kind))
+    if _is_struct(kind) or origin in _TABLES:
+        return "a table"
+    return "a list" if origin in _LISTS else _SAID.get(kind, str(kind))
+
+
+def _form(value: Any) -> str:
+    """What was given, by its form and not by its content, which may be a secret."""
+    return _GOT.get(type(value), "a date or time")
+
+
+def _listed(words: Sequence[Any]) -> str:
+    shown = [f'"{word}"' if isinstance(word, str) else str(word) for word in words]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"

@@ -1,0 +1,224 @@
+"""From the outbox to the sinks that deliver: at least once, each batch the same on every try, never holding up the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.component import Batch, Outcome, Sink
+from pipeline.frame import KeyTable, Schema, instants
+from pipeline.journal import outbox
+
+if TYPE_CHECKING:
+    from pipeline.clock import Clock
+    from pipeline.journal.commit import Store
+
+log = logging.getLogger("headwater")
+
+FIRST_RETRY_S = 0.5
+LONGEST_RETRY_S = 60.0
+LONGEST_ASKED_S = 3_600.0  # a peer that asks for more with Retry-After is tried again all the same
+
+
+class Courier:
+    """One sink's task: takes the next batch, tries until it is delivered or refused for good, takes the next."""
+
+    def __init__(self, name: str, sink: Sink, delivery: Delivery) -> None:
+        assert sink.buffer is not None
+        self.name = name
+        self.sink = sink
+        self.buffer = sink.buffer
+        self.delivery = delivery
+        self.store = delivery.store
+        self.more = asyncio.Event()
+        self.failures = 0  # in a row
+        self.last_error = ""
+        self.retry_at: float | None = None  # loop time
+        self.full = False
+        self.sending = False
+
+    async def run(self) -> None:
+        while True:
+            self.more.clear()
+            await self._make_room()
+            bounds, wait = await self._next()
+            if bounds is None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.more.wait(), wait)
+                continue
+            batch = await self.store.read(lambda db, bounds=bounds: outbox.load(db, self.name, bounds))
+            await self._until_done(bounds, batch)
+
+    async def _make_room(self) -> None:
+        limit, block = self.buffer.size, self.buffer.when_full == "block"
+        held = await self.store.read(lambda db: outbox.status(db, self.name).bytes)
+        if not block and held > limit:
+            dropped = await self.store.write(lambda db: outbox.make_room(db, self.name, limit))
+            if dropped:
+                log.warning("%s: the buffer is full, %d of the oldest rows were dropped", self.name, dropped)
+        self.full = block and held > limit
+
+    async def _next(self) -> tuple[outbox.Bounds | None, float | None]:
+        """The batch to send, or how long to wait for one (None: until something comes)."""
+        bounds = await self.store.read(lambda db: outbox.unfinished(db, self.name))
+        if bounds is not None:
+            return bounds, None
+        oldest = await self.store.read(lambda db: outbox.oldest(db, self.name))
+        if oldest is None:
+            return None, None
+        now = self.delivery.clock.wall()
+        key, rows, wait = self.delivery.new_key(), self.buffer.rows, self.buffer.wait
+        # A clock that was set back must not make rows wait: what seems to come from the future has waited enough.
+        older_than = now - wait if oldest <= now else now + 2**62
+        older_than = min(older_than, 2**62)
+        bounds = await self.store.write(lambda db: outbox.begin(db, self.name, key, rows, older_than))
+        return bounds, max(0.01, (oldest + wait - now) / 1e9)
+
+    async def _until_done(self, bounds: outbox.Bounds, batch: Batch) -> None:
+        while True:
+            outcome = await self._try(bounds, batch)
+            if outcome.delivered or outcome.refused:
+                await self._finish(bounds, batch, outcome)
+                return
+            self.failures += 1
+            self.last_error = outcome.reason
+            if self.failures == 1:
+                log.warning("%s: delivery fails, the rows are kept and tried again: %s", self.name, outcome.reason)
+            delay = self._delay(outcome)
+            self.retry_at = asyncio.get_running_loop().time() + delay
+            await self._wait_for_retry(delay)
+            self.retry_at = None
+
+    async def _wait_for_retry(self, delay: float) -> None:
+        """The buffer is kept within its limit meanwhile."""
+        until = asyncio.get_running_loop().time() + delay
+        while (left := until - asyncio.get_running_loop().time()) > 0:
+            self.more.clear()
+            try:
+                await asyncio.wait_for(self.more.wait(), left)
+            except TimeoutError:
+                return
+            await self._make_room()
+
+    async def _try(self, bounds: outbox.Bounds, batch: Batch) -> Outcome:
+        batch.attempt += 1
+        self.sending = True
+        try:
+            return await self.sink.deliver(batch)
+        except (OSError, TimeoutError) as error:
+            return Outcome(reason=str(error) or type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - a fault in a sink must not end its deliveries
+            log.exception("%s: delivery failed", self.name)
+            return Outcome(reason=f"{type(error).__name__}: {error}")
+        finally:
+            self.sending = False
+
+    def _delay(self, outcome: Outcome) -> float:
+        """Exponential back-off with full jitter, or what the peer asked for."""
+        if outcome.retry_after is not None:
+            return min(max(outcome.retry_after, 0.0), LONGEST_ASKED_S)
+        longest: float = min(FIRST_RETRY_S * 2.0 ** min(self.failures - 1, 20), LONGEST_RETRY_S)
+        return self.delivery.random.uniform(0.1, 1.0) * longest
+
+    async def _finish(self, bounds: outbox.Bounds, batch: Batch, outcome: Outcome) -> None:
+        clock, keys = self.delivery.clock.wall(), self.delivery.keys.names
+
+        def work(db: Any) -> None:
+            if outcome.refused:
+                outbox.refuse(db, self.name, batch, self.delivery.schemas, keys, clock, outcome.reason)
+            outbox.finish(db, self.name, bounds, len(batch), delivered=outcome.delivered)
+
+        await self.store.write(work)
+        if outcome.refused:
+            log.warning("%s: %d rows were refused for good: %s", self.name, len(batch), outcome.reason)
+            self.last_error = outcome.reason
+        elif self.failures:
+            log.warning("%s: delivers again", self.name)
+            self.last_error = ""
+        self.failures = 0
+
+    async def status(self) -> dict[str, Any]:
+        held = await self.store.read(lambda db: outbox.status(db, self.name))
+        retry = None
+        if self.retry_at is not None:
+            retry = round(max(0.0, self.retry_at - asyncio.get_running_loop().time()), 3)
+        oldest = None if held.oldest is None else instants(np.array([held.oldest], np.int64), "iso")[0]
+        return {
+            "sink": self.name,
+            "state": "retrying" if self.failures else "sending" if self.sending else "waiting" if held.rows else "idle",
+            "waiting": held.rows,
+            "bytes": held.bytes,
+            "oldest": oldest,
+            "sent": held.sent,
+            "failed": held.refused,
+            "dropped": held.dropped,
+            "attempts": self.failures,
+            "retry_in": retry,
+            "last_error": self.last_error or None,
+        }
+
+
+class Delivery:
+    """The couriers of all delivering sinks."""
+
+    def __init__(
+        self,
+        sinks: Mapping[str, Sink],
+        store: Store,
+        clock: Clock,
+        keys: KeyTable,
+        schemas: dict[str, Schema],
+        *,
+        random_: random.Random | None = None,
+        new_key: Callable[[], str] = lambda: str(uuid.uuid4()),
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.keys = keys
+        self.schemas = schemas
+        self.random = random_ or random.Random()
+        self.new_key = new_key
+        self.couriers = {name: Courier(name, sink, self) for name, sink in sinks.items()}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        self._tasks = [asyncio.create_task(c.run(), name=f"delivery {c.name}") for c in self.couriers.values()]
+
+    def wake(self) -> None:
+        """Something new is in the outbox."""
+        for courier in self.couriers.values():
+            courier.more.set()
+
+    def blocked(self) -> bool:
+        """A sink that blocks when its buffer is full is full: no more input may be taken."""
+        return any(courier.full for courier in self.couriers.values())
+
+    async def status(self) -> list[dict[str, Any]]:
+        return [await courier.status() for courier in self.couriers.values()]
+
+    async def drain(self, grace: float) -> None:
+        """Let deliveries that succeed go on, for at most `grace` seconds: a finite pipeline hands over what it made."""
+        until = asyncio.get_running_loop().time() + grace
+        while asyncio.get_running_loop().time() < until:
+            states = await self.status()
+            if all(s["waiting"] == 0 or s["attempts"] for s in states):
+                return
+            await asyncio.sleep(0.05)
+
+    async def close(self, grace: float) -> None:
+        """Stop; a try under way is given `grace` seconds to end well."""
+        until = asyncio.get_running_loop().time() + grace
+        while any(c.sending for c in self.couriers.values()) and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.02)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        closing: list[Awaitable[None]] = [courier.sink.close() for courier in self.couriers.values()]
+        await asyncio.gather(*closing, return_exceptions=True)
