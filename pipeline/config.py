@@ -298,9 +298,9 @@ def _mistaken(found: Found, beside: Where) -> set[str | int]:
 
 
 def _loopback(host: str) -> bool:
-    if host == "localhost":
+    if host in {"127.0.0.1", "localhost"}:
         return True
-    import ipaddress  # 4 ms, and a file without [server] listens on what we know
+    import ipaddress  # takes longer than all the rest of a good file, and seldom adds anything
 
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KINDS = {"sources": "source", "operators": "operator", "sinks": "sink"}
 COMMON = ("type", "enabled", "input", "inputs")  # settings that the graph reads; no component has them
+_PLACE = {kind: i for i, kind in enumerate(KINDS.values())}  # nothing reads a sink, so they may all stand at the end
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SURE = 0.75  # likeness at which a setting is taken for a misspelled one of COMMON
 
@@ -92,7 +93,7 @@ class _Nodes:
 
     def _finish(self, order: list[_Declared]) -> dict[str, Node]:
         nodes: dict[str, Node] = {}
-        for node in order:
+        for node in sorted(order, key=lambda node: _PLACE[node.kind]):
             if self.named.get(node.name) is not node or not node.sound or node.settings is None:
                 continue
             # What reads something that could not be understood would be blamed for fields that are only unknown.
