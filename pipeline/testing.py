@@ -7,9 +7,9 @@ between; with and without a restart at each cut) and fails if any two ways diffe
 operator to what the graph relies on: it does not write to what it is given, its rows fit its schema and leave in order
 of arrival, its snapshot is a copy that can be saved, and it says beforehand when time alone would make rows leave.
 
-Readings are dicts `{"key": "a", "time": 3, "value": 21.5}` (times in seconds, or ns from 10**10 on; None: missing), with
-`tick(20)` and `end()` among them; or text: `"a31 b-4@2.5 a- tick@20 end"`, where a reading comes each second unless `@`
-gives its time, and `-` alone is a missing value. Hypothesis makes them by `streams()`.
+Readings are dicts `{"key": "a", "time": 3, "value": 21.5}` (times in seconds, or ns from 10**10 on; None: missing),
+with `tick(20)` and `end()` among them; or text: `"a31 b-4@2.5 a- tick@20 end"`, where a reading comes each second
+unless `@` gives its time, and `-` alone is a missing value. Hypothesis makes them by `streams()`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def parse(text: str) -> Stream:
             stream.append(tick(float(word[5:])))
         elif match := _READING.fullmatch(word):
             key, value, at = match.groups()
-            time = _ns(float(at) if at else second)
+            time = float(at) if at else second
             stream.append({"key": key, "time": time, "value": None if value == "-" else float(value)})
         else:
             raise ValueError(f'"{word}" is no reading; write "a1", "a1.5@20", "a-", "tick@30" or "end"')
@@ -306,12 +306,12 @@ class _Node:
         """One step; what leaves is added to `rows`."""
         self._grow()
         due = self.operator.due()
+        had = len(rows[None])
         self.inlet.on_next(frame)
         if self.errors:
             raise self.errors[0]
         self._gather(None, self.operator.schema, self.came, frame, rows)
-        left_by_time = len(rows[None]) and rows[None][-1][0] == frame.progress.next_seq and not len(frame)
-        if left_by_time and not frame.ended:
+        if len(rows[None]) > had and not len(frame) and not frame.ended:
             assert due is not None, "rows left because time passed, but `due` had said None: nobody would have ticked"
             assert due <= frame.watermark, f"rows left at the watermark {frame.watermark}; `due` had said {due}"
         due = self.operator.due()
