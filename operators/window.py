@@ -238,13 +238,15 @@ class Window(Operator):
         if self.by_key:
             return frame.key
         if not self.by:
-            return np.full(len(frame), self.context.keys[""], np.int32)
+            return np.full(len(frame), self.context.keys.whole(), np.int32)
         columns = [self._by_column(frame, name) for name in self.by]
         if self.schema.key is not None:
             texts = ["" if v is None else v for v in columns[0]]
         else:
             texts = [json.dumps(group, ensure_ascii=False) for group in zip(*columns, strict=True)]
         codes = self.context.keys.codes(texts)
+        if "" in texts:
+            codes[[text == "" for text in texts]] = self.context.keys.whole()
         if len(codes) and int(codes.min()) < 0:
             raise ValueError(f"too many groups (max_keys = {self.context.keys.limit})")
         return codes

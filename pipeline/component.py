@@ -164,7 +164,7 @@ class Refused(NamedTuple):
 class Decoded(NamedTuple):
     """Readings as columns, in order of arrival, and those refused."""
 
-    keys: Sequence[str]  # one for each reading; empty where the stream has no key
+    keys: Sequence[str | int]  # one for each reading; empty where the stream has no key
     times: Ints | None  # ns; None: the time of arrival
     columns: dict[str, Column]
     counts: Sequence[int]  # readings taken from each payload

@@ -273,8 +273,15 @@ def differs(a: Column, b: Column) -> Bools:
     return result | (known_a ^ known_b)
 
 
-class KeyTable(dict[str, int]):
-    """Key -> code, in the order in which keys were first seen. At `limit` a new key gets the code -1: refused."""
+MAX_KEY = 500  # characters
+FULL, UNFIT = -1, -2  # what stands for the code of a key that is refused
+
+
+class KeyTable(dict[Any, int]):
+    """Key -> code, in the order in which keys were first seen. A whole number is the key of its digits.
+
+    At `limit` a new key gets the code `FULL`; one that is empty or longer than `MAX_KEY` gets `UNFIT`. Neither is kept.
+    """
 
     def __init__(self, names: Iterable[str] = (), limit: int = 100_000) -> None:
         super().__init__()
@@ -283,13 +290,28 @@ class KeyTable(dict[str, int]):
         self._ranks = np.empty(0, np.int64)
         self.load(names)
 
-    def __missing__(self, name: str) -> int:
-        return self._add(name) if len(self.names) < self.limit else -1
+    def __missing__(self, name: str | int) -> int:
+        if not isinstance(name, str):
+            code = self[str(name)]
+            if code >= 0:
+                self[name] = code
+            return code
+        if not 0 < len(name) <= MAX_KEY:
+            return UNFIT
+        return self._add(name) if len(self.names) < self.limit else FULL
 
     def _add(self, name: str) -> int:
         code = self[name] = len(self.names)
         self.names.append(name)
         return code
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def whole(self) -> int:
+        """The code of the one group of a stream without a key: that of the empty text, which no reading can have."""
+        code = self.get("")
+        return self._add("") if code is None else code
 
     def load(self, names: Iterable[str]) -> None:
         """Take in a saved table; only into an empty one, so that codes stay what they were."""
@@ -298,7 +320,7 @@ class KeyTable(dict[str, int]):
         for name in names:
             self._add(name)
 
-    def codes(self, names: Sequence[str]) -> NDArray[np.int32]:
+    def codes(self, names: Sequence[str | int]) -> NDArray[np.int32]:
         """The code of each name; new names are added while there is room."""
         return np.fromiter(map(self.__getitem__, names), np.int32, len(names))
 

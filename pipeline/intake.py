@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.component import Decoded, Payload, Receipt, Refused, Source
-from pipeline.frame import NEVER, Array, Column, Frame, Ints, KeyTable, Progress, Schema, column, empty
+from pipeline.frame import FULL, MAX_KEY, NEVER, Array, Column, Frame, Ints, KeyTable, Progress, Schema, column, empty
 from pipeline.inbox import BoundedInbox, Waiting
 
 
@@ -61,7 +61,7 @@ class Intake:
         arrivals = np.array([p.arrival or clock for p in payloads], np.int64)
         time = np.repeat(arrivals, counts) if decoded.times is None else decoded.times
         if self.schema.key is None:
-            key = np.full(len(time), keys[""], np.int32)
+            key = np.full(len(time), keys.whole(), np.int32)
         else:
             key = keys.codes(decoded.keys)
         arrived = Arrived(time, key, decoded.columns, counts, list(decoded.refused), waiting)
@@ -129,7 +129,12 @@ def _refuse(arrived: Arrived, decoded: Decoded, keys: KeyTable, latest: int) -> 
     starts = np.cumsum(arrived.counts) - arrived.counts
     for row in bad.tolist():
         at = int(payload[row])
-        reason = "future: dated too far ahead of the clock" if ahead[row] else f"too many keys (limit {keys.limit})"
+        if ahead[row]:
+            reason = "future: dated too far ahead of the clock"
+        elif arrived.key[row] == FULL:
+            reason = f"too many keys (limit {keys.limit})"
+        else:
+            reason = f"the key is empty or longer than {MAX_KEY} characters"
         raw = f"{decoded.keys[row] if decoded.keys else ''} at {np.datetime64(int(arrived.time[row]), 'ns')}Z"
         arrived.refused.append(Refused(at, row - int(starts[at]), reason, raw[:200]))
     keep = ~(ahead | crowded)
@@ -168,7 +173,7 @@ def refused_frame(schema: Schema, arrived: Arrived, keys: KeyTable, seq: int, pr
         "raw": column("string", [r.raw for r in arrived.refused]),
     }
     time = np.array(arrivals, np.int64)
-    return Frame(time, np.full(n, keys[""], np.int32), np.full(n, seq, np.int64), columns, progress)
+    return Frame(time, np.full(n, keys.whole(), np.int32), np.full(n, seq, np.int64), columns, progress)
 
 
 def payloads_of(payloads: Sequence[Payload]) -> list[Waiting]:

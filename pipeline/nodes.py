@@ -168,9 +168,7 @@ class _Nodes:
                 node.type = error.near
                 node.component, kind = registry.find(node.kind, error.near)
             except ImportError as error:
-                self.wrong(
-                    where, f'"{given}" needs {error.name}, which is not installed: pip install "headwater[{given}]"'
-                )
+                self.wrong(where, f'"{given}" needs {error.name}: pip install "headwater[{given}]"')
                 return None
             return kind
         return None

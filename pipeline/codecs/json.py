@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -17,10 +17,8 @@ from pipeline.frame import Array, Bools, Column, Field, Ints, column
 from pipeline.reading import parse_fields
 from pipeline.times import nanoseconds
 
-# Lines are decoded this many bytes at a time: a bad line costs the others of its piece a second look, one by one.
-PIECE = 1_000
 RAW = 200  # characters of a refused reading that are kept
-MAX_KEY = 500  # characters
+REASONS = 1_000  # different errors whose wording is remembered
 _TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool, "string": str}
 _SAID = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text", "string": "text"}
 _GOT = {"str": "text", "int": "a whole number", "null": "null", "array": "a list", "object": "an object"}
@@ -50,8 +48,10 @@ class Json:
         self.fields = {n: f for n, f in parse_fields(settings.fields, quiet).items() if n not in reserved}
         self._reading = self._struct()
         decoder = msgspec.json.Decoder(self._reading)
-        self._lines, self._one = decoder.decode_lines, decoder.decode
+        self._one = decoder.decode
         self._many = msgspec.json.Decoder(list[msgspec.Raw]).decode
+        self._any = msgspec.json.Decoder(msgspec.Raw).decode
+        self._reasons: dict[str, str] = {}
         self._nan = any(f.nan for f in self.fields.values())
 
     def _struct(self) -> type[Any]:
@@ -59,7 +59,7 @@ class Json:
         attributes: list[Any] = []
         rename: dict[str, str] = {}
         if self.settings.key is not None:
-            attributes.append(("key", str | int | float))
+            attributes.append(("key", str | int))
             rename["key"] = self.settings.key
         if self.settings.time is not None:
             unit = self.settings.time_unit
@@ -94,61 +94,43 @@ class Json:
         return self._columns(rows, counts, refused)
 
     def _payload(self, index: int, payload: bytes, rows: list[Any], refused: list[Refused]) -> None:
-        if len(payload) < PIECE or not payload.partition(b"\n")[0].rstrip().endswith(b"}"):
-            try:
-                rows.append(self._one(payload))
-                return
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                if self._array(index, payload, rows, refused):
-                    return
-        self._many_lines(index, payload, rows, refused)
+        """One value, an array, or lines. A single object on one line is the shortest way through `_each`, too."""
+        texts: list[bytes] | None = None
+        if not payload.partition(b"\n")[0].rstrip().endswith(b"}"):
+            texts = self._spread(payload)
+        self._each(index, payload.split(b"\n") if texts is None else texts, rows, refused)
 
-    def _array(self, index: int, payload: bytes, rows: list[Any], refused: list[Refused]) -> bool:
-        """True if it is an array; each of its values is a reading of its own."""
-        if payload.lstrip()[:1] != b"[":
-            return False
+    def _spread(self, payload: bytes) -> list[bytes] | None:
+        """The values of an array, or the one value that stands on several lines; None: neither."""
         try:
-            values = self._many(payload)
-        except msgspec.DecodeError:
-            return False
-        self._each(index, map(bytes, values), rows, refused, 0)
-        return True
+            if payload.lstrip()[:1] == b"[":
+                return [bytes(value) for value in self._many(payload)]
+            self._any(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return [payload]
 
-    def _many_lines(self, index: int, payload: bytes, rows: list[Any], refused: list[Refused]) -> None:
-        """Piece by piece; a piece with a bad line is looked at line by line."""
-        view = memoryview(payload)
-        at, end, first = 0, len(payload), len(rows) + len(refused)
-        while at < end:
-            until = payload.find(b"\n", at + PIECE) + 1 or end
-            try:
-                rows += self._lines(view[at:until])
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                lines = (line for line in payload[at:until].split(b"\n") if line.strip())
-                self._each(index, lines, rows, refused, len(rows) + len(refused) - first)
-            at = until
-        if len(rows) + len(refused) == first:
-            refused.append(Refused(index, 0, "empty: there is no reading in it", ""))
-
-    def _each(
-        self, index: int, texts: Iterator[bytes], rows: list[Any], refused: list[Refused], item: int
-    ) -> None:
-        """Decode one after the other. What `extend` took before an error stays, and the iterator goes on behind it."""
-        kept = list(texts)
-        source = map(self._one, kept)
-        start = len(rows)
-        bad = 0
+    def _each(self, index: int, texts: Sequence[bytes], rows: list[Any], refused: list[Refused]) -> None:
+        """Decode one after the other. What `extend` took before an error stays, and the iterator goes on behind it:
+        so a bad reading costs no second look at its neighbours (per reading 0.15 us, as much as `orjson.loads`)."""
+        source = map(self._one, texts)
+        start, bad, blank = len(rows), 0, 0
         while True:
             try:
                 rows.extend(source)
-                return
+                break
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                at = len(rows) - start + bad
-                if (again := self._with_nan(kept[at])) is not None:
+                text = texts[len(rows) - start + bad + blank]
+                if not text.strip():
+                    blank += 1
+                elif (again := self._with_nan(text)) is not None:
                     rows.append(again)
-                    continue
-                bad += 1
-                raw = kept[at][: 4 * RAW].decode(errors="replace")[:RAW]
-                refused.append(Refused(index, item + at, self._reason(error), raw))
+                else:
+                    raw = text[: 4 * RAW].decode(errors="replace")[:RAW]
+                    refused.append(Refused(index, len(rows) - start + bad, self._reason(error), raw))
+                    bad += 1
+        if len(rows) == start and not bad:
+            refused.append(Refused(index, 0, "empty: there is no reading in it", ""))
 
     def _with_nan(self, text: bytes) -> Any:
         """A reading with NaN in it, which JSON does not know but many programs write; only for `float nan` fields."""
@@ -165,7 +147,15 @@ class Json:
             return None
 
     def _reason(self, error: Exception) -> str:
-        """What msgspec says, in a user's words."""
+        """What msgspec says, in a user's words; most mistakes are made again and again."""
+        said = str(error)
+        if said not in self._reasons:
+            if len(self._reasons) >= REASONS:
+                self._reasons.clear()
+            self._reasons[said] = self._in_words(error)
+        return self._reasons[said]
+
+    def _in_words(self, error: Exception) -> str:
         text, _, path = str(error).partition(" - at `$")
         if not isinstance(error, msgspec.ValidationError):
             return f"not JSON: {text.removeprefix('JSON is malformed: ')}"
@@ -184,7 +174,7 @@ class Json:
         bad: dict[int, str] = {}
         keys: Sequence[str] = []
         if self.settings.key is not None:
-            keys = self._keys([row.key for row in rows], bad)
+            keys = [row.key for row in rows]
         times: Ints | None = None
         if self.settings.time is not None:
             times, good = nanoseconds([row.time for row in rows], self.settings.time_unit)
@@ -196,16 +186,6 @@ class Json:
         if bad:
             return self._without(bad, keys, times, columns, counts, refused, n)
         return Decoded(keys, times, columns, counts, refused)
-
-    def _keys(self, keys: list[Any], bad: dict[int, str]) -> list[str]:
-        name = self.settings.key
-        if any(type(k) is not str for k in set(keys)):
-            keys = [k if type(k) is str else str(k) for k in keys]
-        for key in set(keys):
-            if not 0 < len(key) <= MAX_KEY:
-                why = f"{name}: empty" if not key else f"{name}: longer than {MAX_KEY} characters"
-                bad |= dict.fromkeys((i for i, k in enumerate(keys) if k == key), why)
-        return keys
 
     def _column(self, name: str, field: Field, values: list[Any], bad: dict[int, str]) -> Column:
         try:
