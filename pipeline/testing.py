@@ -29,6 +29,7 @@ from pipeline.frame import (
     DTYPES,
     NEVER,
     SECOND,
+    Array,
     Column,
     Field,
     Frame,
@@ -119,8 +120,7 @@ def frames(
     `disorder` in seconds: the watermark before a reading is the newest time before it, less this.
     """
     feed = _Feed(parse(rows) if isinstance(rows, str) else rows, schema, _ns(disorder), clock)
-    keys.codes(feed.names)
-    return [feed.frame(a, b) for a, b in feed.steps(cuts)]
+    return [feed.frame(a, b, keys) for a, b in feed.steps(cuts)]
 
 
 class _Feed:
@@ -135,11 +135,11 @@ class _Feed:
         self.reading_at = np.cumsum([0, *(not isinstance(r, Mark) for r in stream)])  # readings before each position
         self.time = np.array([_ns(r["time"]) for r in readings], np.int64)
         table = KeyTable()
-        self.key = table.codes([r["key"] if schema.key else "" for r in readings])
+        self.key = table.codes([r["key"] for r in readings]) if schema.key else np.zeros(len(readings), np.int32)
         self.names = table.names
         self.columns = {n: column(f.kind, [r.get(n) for r in readings]) for n, f in schema.fields.items()}
         self.watermarks = self._watermarks(disorder)
-        for array in (self.time, self.key, *(a for c in self.columns.values() for a in c if a is not None)):
+        for array in (self.time, *(a for c in self.columns.values() for a in c if a is not None)):
             array.flags.writeable = False
 
     def _watermarks(self, disorder: int) -> Ints:
@@ -158,12 +158,19 @@ class _Feed:
         bounds = sorted({0, len(self.stream), *(i + 1 for i in self.marked), *cuts})
         return list(itertools.pairwise(bounds))
 
-    def frame(self, start: int, end: int) -> Frame:
+    def _codes(self, key: Array, keys: KeyTable) -> Array:
+        """Their codes in a table, in which there may be more by now than the keys of the stream."""
+        if self.schema.key is None:
+            return np.full(len(key), keys.whole(), np.int32)
+        return keys.codes(self.names[: int(key.max(initial=-1)) + 1])[key]
+
+    def frame(self, start: int, end: int, keys: KeyTable) -> Frame:
         """The readings between two positions; only the last may be a mark."""
         first, last = int(self.reading_at[start]), int(self.reading_at[end])
         seq = np.arange(first, last)
         before = self.watermarks[start : start + last - first]
-        for array in (seq, before):
+        key = self._codes(self.key[first:last], keys)
+        for array in (seq, before, key):
             array.flags.writeable = False
         mark = self.stream[end - 1] if end > start else None
         ended = isinstance(mark, Mark) and mark.ended
@@ -178,7 +185,7 @@ class _Feed:
             ended=ended,
         )
         columns = MappingProxyType({name: c.take(slice(first, last)) for name, c in self.columns.items()})
-        return Frame(self.time[first:last], self.key[first:last], seq, columns, progress)
+        return Frame(self.time[first:last], key, seq, columns, progress)
 
 
 # --- an operator run every way --------------------------------------------------------------------------------------
@@ -256,11 +263,10 @@ class _Runner:
         rows: Rows = {None: [], **{o: [] for o in node.operator.context.outputs}}
         snapshots = []
         for start, stop in self.feed.steps(cuts):
-            frame = self.feed.frame(start, stop)
-            keys.codes(self.feed.names[len(keys) : int(frame.key.max(initial=-1)) + 1])
+            frame = self.feed.frame(start, stop, keys)
             node.push(frame, rows)
             if pauses and not frame.ended:
-                node.push(self._nothing(stop), rows)
+                node.push(self._nothing(stop, keys), rows)
             if restarts:
                 snapshot = node.operator.snapshot()
                 saved = _pack(snapshot)
@@ -276,8 +282,8 @@ class _Runner:
         assert not problems, f"the settings are wrong: {problems}"
         return operator
 
-    def _nothing(self, at: int) -> Frame:
-        frame = self.feed.frame(at, at)
+    def _nothing(self, at: int, keys: KeyTable) -> Frame:
+        frame = self.feed.frame(at, at, keys)
         mark = int(self.feed.watermarks[at])
         return frame.with_progress(frame.progress._replace(after=mark, watermark=mark))
 
