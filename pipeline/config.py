@@ -22,7 +22,7 @@ from msgspec import Meta
 
 from pipeline import settings
 from pipeline.component import Settings
-from pipeline.nodes import KINDS, Node, read_nodes
+from pipeline.nodes import COMMON, KINDS, Node, read_nodes
 from pipeline.problem import ConfigError, Problem, nearest
 from pipeline.quantity import Duration, Secret, duration
 
@@ -116,9 +116,9 @@ class Config:
     def problem(self, path: Where, text: str) -> Problem:
         """A problem of the setting at `path`, with its line.
 
-        Where this place was found wrong before, that Problem comes back: what a component says of a stand-in is no news.
+        Where this place was found wrong before, that Problem comes back: what is said of a stand-in is no news.
         """
-        known = next((p for p in self.problems if path and p.path[: len(path)] == path), None)
+        known = next((p for p in self.problems if path and _hides(p.path, path)), None)
         if known is not None:
             return known
         from pipeline import positions
@@ -290,6 +290,15 @@ class _Reader:
         if default is None:
             missing.append(name)
         return default or ""
+
+
+def _hides(earlier: Where, path: Where) -> bool:
+    """Is what a component says of `path` due to the stand-in for what was wrong there, or within it?
+
+    What the graph reads is mended or the node left out: a component that fails all the same says something of its own.
+    """
+    within = earlier[len(path) : len(path) + 1]
+    return earlier[: len(path)] == path and not (within and within[0] in COMMON)
 
 
 def _mistaken(found: Found, beside: Where) -> set[str | int]:

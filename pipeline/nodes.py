@@ -16,7 +16,6 @@ from pipeline.problem import dotted, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pipeline.component import Settings
     from pipeline.settings import Where
 
 KINDS = {"sources": "source", "operators": "operator", "sinks": "sink"}
@@ -33,7 +32,7 @@ class Node(NamedTuple):
     kind: str  # source | operator | sink
     type: str
     inputs: tuple[str, ...]
-    settings: Settings
+    settings: Any  # an instance of its settings type
     component: Any  # its class
     path: tuple[str, ...]  # of its table
 

@@ -72,8 +72,8 @@ class Read(NamedTuple):
 def read(kind: Any, table: Any, where: Where = (), common: Collection[str] = ()) -> Read:
     """`table` as `kind` (a Struct, or a tagged union of them). `common`: settings that are known but not part of it."""
     conversion = _Conversion()
-    settings = conversion.value(kind, table, where, common)
-    return Read(settings if conversion.sound else None, conversion.found)
+    made = conversion.value(kind, table, where, common)
+    return Read(made if conversion.sound and made is not _WRONG else None, conversion.found)
 
 
 def names(kind: Any) -> list[str]:

@@ -37,6 +37,7 @@ inputs = ["valid", "house.invalid"]
 url = "http://there"
 """
 
+AS = 'write it as "500 ms", "10 s", "2 min", "1 h" or "7 d"'
 FILE = Path("/garden/pipeline.toml")
 
 
@@ -96,8 +97,7 @@ def test_relative_state_starts_at_the_file_and_an_absolute_one_stays() -> None:
         (
             '"greenhouse"',
             '"g"\nidle = "3 m"',
-            '4: pipeline.idle: "3 m" is not a duration; write it as "500 ms", "10 s", "2 min", "1 h" or "7 d"'
-            ' (did you mean "3 min"?)',
+            f'4: pipeline.idle: "3 m" is not a duration; {AS} (did you mean "3 min"?)',
         ),
         ('"greenhouse"', '"g"\nmax_keys = 0', "4: pipeline.max_keys: must be at least 1"),
         ('"greenhouse"', '"g"\nmax_keys = true', "4: pipeline.max_keys: expected a whole number, got true or false"),
@@ -162,8 +162,7 @@ def test_relative_state_starts_at_the_file_and_an_absolute_one_stays() -> None:
         (
             'type = "sieve"\ninput = "house"',
             'type = "absent"\ninput = "house"',
-            '11: operators.valid.type: "absent" needs no_such_library, which is not installed: '
-            'pip install "headwater[absent]"',
+            '11: operators.valid.type: "absent" needs no_such_library: pip install "headwater[absent]"',
         ),
         ('type = "sieve"', 'type = "sieve"\nenabled = "yes"', "12: operators.valid.enabled: expected true or false"),
         ("[sinks.cloud]", "[sinks.valid]", '15: sinks.valid: the name "valid" is taken by operators.valid'),
@@ -318,7 +317,7 @@ def test_text_that_is_not_toml() -> None:
     assert str(raised.value) == f"{FILE}:2: not valid TOML, column 8: Invalid value"
     with pytest.raises(ConfigError) as raised:
         read('[pipeline]\nname = "greenhouse"\n\ntitle = """unfinished\n')
-    assert raised.value.problems[0].line == 4
+    assert [problem.line for problem in raised.value.problems] == [4]
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
@@ -376,10 +375,9 @@ def test_variables() -> None:
 
 def test_an_unset_variable_is_named() -> None:
     """And what is put in its place is not complained about."""
-    problems = found(changed('"http://there"', '"x"\nretry = "${RETRY}"\nbatch = {wait = "${A} ${B}"}'))
-    assert len(problems) == 2
-    assert "19: sinks.cloud.retry: the environment variable RETRY is not set" in problems[0]
-    assert "20: sinks.cloud.batch.wait: the environment variables A, B are not set" in problems[1]
+    retry, wait = found(changed('"http://there"', '"x"\nretry = "${RETRY}"\nbatch = {wait = "${A} ${B}"}'))
+    assert "19: sinks.cloud.retry: the environment variable RETRY is not set" in retry
+    assert "20: sinks.cloud.batch.wait: the environment variables A, B are not set" in wait
 
 
 def test_an_unset_token_opens_no_second_problem() -> None:

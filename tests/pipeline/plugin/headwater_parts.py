@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from pipeline.component import Operator, OperatorContext, ReadingSettings, Settings, Sink, Source, SourceContext
 from pipeline.frame import Field, Schema
@@ -66,7 +66,7 @@ class UploadSettings(Settings, kw_only=True, frozen=True):
     retry: Literal["never"] | Duration = duration("1 s")
     batch: Batch = Batch()
     buffer: Buffer = Buffer()
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = field(default_factory=dict)
     codes: tuple[int, ...] = ()
     by_level: dict[str, Batch] | None = None
     anything: Any = None

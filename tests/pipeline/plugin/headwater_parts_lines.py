@@ -18,8 +18,9 @@ class Lines:
     media_types: ClassVar[tuple[str, ...]] = ("text/x-lines",)
 
     def __init__(self, settings: ReadingSettings, options: dict[str, Any], context: Context) -> None:
+        self.settings = settings
         self.options = options
         if unknown := options.keys() - {"comment"}:
-            context.problem("format", f"unknown option {sorted(unknown)[0]}")
+            context.problem("format", f"unknown option {min(unknown)}")
         if options.get("comment") == "":
             raise ValueError("comment is empty")
