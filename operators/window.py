@@ -205,7 +205,7 @@ class Window(Operator):
         if low == high:
             starts, which = np.array([low]), None
         else:
-            starts, which = np.unique(self._start(frame.time), return_inverse=True)
+            starts, which = self._windows(frame.time, low, high)
         ends = starts + self.size
         passed = frame.progress.passed(ends)
         group = self._groups(frame)
@@ -218,6 +218,14 @@ class Window(Operator):
         if len(rows):
             self._add(frame.take(rows), group[rows], starts, None if which is None else which[rows])
         return self._late(frame, ~on_time, ends, which)
+
+    def _windows(self, time: Ints, low: int, high: int) -> tuple[Ints, Ints]:
+        """The windows from the lowest to the highest, and which of them each row falls into."""
+        count = (high - low) // self.size + 1
+        if count <= max(64, len(time)):
+            return low + self.size * np.arange(count), (time - low) // self.size
+        starts, which = np.unique(self._start(time), return_inverse=True)
+        return starts, which
 
     def _late(self, frame: Frame, late: Bools, ends: Ints, which: Ints | None) -> Ints | None:
         """Of the rows that came after their window left, those within `lateness`; the others are emitted as late."""
@@ -264,7 +272,7 @@ class Window(Operator):
         if which is None:
             rows: Any = panes.row(int(starts[0]))
         else:
-            used = np.unique(which)
+            used = np.flatnonzero(np.bincount(which, minlength=len(starts)))
             table = np.zeros(len(starts), np.int64)
             table[used] = [panes.row(int(s)) for s in starts[used]]
             rows = table[which]

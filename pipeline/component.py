@@ -269,6 +269,7 @@ class Source:
         """Add HTTP routes; called before `run`. Only if `needs_server`."""
 
     needs_server: bool = False
+    paths: tuple[str, ...] = ()  # that it mounts: no two sources may have the same
 
     async def run(self, inbox: Inbox, position: Any) -> None:
         """Produce until cancelled, or until `inbox.end()`. `position` is that of the last durable payload, or None."""

@@ -138,6 +138,9 @@ class Graph:
         source = self._construct(node, SourceContext(node.name, self.keys, **self._made))
         if source is None:
             return
+        for other in self.sources.values():
+            for path in set(source.paths) & set(other.paths):
+                self._problem(node, "path", f'"{path}" is taken by the source "{other.context.name}"')
         self.sources[node.name] = source
         self._add_stream(node.name, source.schema, Subject())
         self._add_stream(f"{node.name}.invalid", REFUSED, Subject())

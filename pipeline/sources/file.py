@@ -99,22 +99,24 @@ class File(CodecSource):
         with open(file, "rb", buffering=0) as handle:
             header = self._header(handle)
             offset = max(offset, len(header))
-            handle.seek(offset)
-            rest = b""
             while True:
-                want = CHUNK if end is None else min(CHUNK, end - offset - len(rest))
-                read = handle.read(want) if want > 0 else b""
-                data = rest + read
+                handle.seek(offset)
+                data = self._lines_of(handle, CHUNK if end is None else min(CHUNK, end - offset))
                 if not data:
                     return
-                cut = data.rfind(b"\n") + 1 if read else len(data)
-                if cut == 0 and len(data) < MAX_LINE:
-                    rest = data
-                    continue
-                cut = cut or len(data)
-                rest = data[cut:]
-                offset += cut
-                yield self._payload(file, header, data[:cut], offset)
+                offset += len(data)
+                yield self._payload(file, header, data, offset)
+
+    def _lines_of(self, handle: Any, size: int) -> bytes:
+        """Whole lines, about `size` bytes of them; of a line that is too long, a piece; at the end, what is left."""
+        data: bytes = handle.read(size)
+        cut = data.rfind(b"\n") + 1
+        while not cut and len(data) < MAX_LINE and (more := handle.read(CHUNK)):
+            cut = len(data) + more.find(b"\n") + 1 if b"\n" in more else 0
+            data += more
+        if cut and len(data) == size:
+            return data[:cut]
+        return data if not cut or not handle.read(1) else data[:cut]
 
     def _header(self, handle: Any) -> bytes:
         """The line atop a file whose format has one; it goes before every chunk."""

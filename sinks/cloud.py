@@ -1,0 +1,183 @@
+"""`cloud`: rows by HTTP, buffered for as long as the network is away."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from pipeline.component import Batch, Buffer, Outcome, Settings, Sink, SinkContext, StepWrites
+from pipeline.expression import Expression
+from pipeline.frame import Frame, rows
+from pipeline.quantity import Duration, Secret, Size, duration
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+LARGE = 2_000  # rows from which on a body is made beside the loop
+AGAIN = {408, 425, 429}  # refusals that pass
+LONGEST_REASON = 200  # characters of a peer's answer that are kept
+
+
+class BatchSettings(Settings):
+    rows: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 500
+    wait: Duration = duration("5 s")
+
+
+class BufferSettings(Settings):
+    size: Size = Size(100_000_000)
+    when_full: Literal["drop_oldest", "block"] = "drop_oldest"
+
+
+class CloudSettings(Settings, kw_only=True):
+    url: str
+    where: str | None = None
+    batch: BatchSettings = BatchSettings()
+    buffer: BufferSettings = BufferSettings()
+    format: Literal["ndjson", "json"] = "ndjson"
+    gzip: bool = True
+    token: Secret | None = None
+    headers: dict[str, Secret] = {}
+    timeout: Duration = duration("30 s")
+
+
+class Cloud(Sink):
+    """Send rows to an HTTP server, in batches, until it has them.
+
+        [sinks.cloud]
+        type = "cloud"
+        inputs = ["ten_seconds", "overheat"]
+        url = "https://example.org/api/sync"
+        where = "average > 50"
+        batch = { rows = 500, wait = "5 s" }
+        buffer = { size = "100 MB", when_full = "drop_oldest" }
+
+    A request: POST, one row a line (or an array, with format = "json"), each an object with `stream`, the key, `time` and
+    its fields; missing values are left out. `where` holds for the inputs that have its fields; the others go up whole.
+    Delivery: at least once, under an Idempotency-Key that stays the same on every try. 2xx is taken; 408, 425, 429, 5xx and
+    a silent network are tried again with growing pauses (Retry-After is honoured); any other answer is a refusal for good:
+    the rows become dead letters and the next ones go on.
+    At the limit: the oldest rows are dropped, or no more input is taken (`block`). Alerts are never dropped.
+    """
+
+    def __init__(self, settings: CloudSettings, context: SinkContext) -> None:
+        super().__init__(settings, context)
+        self.settings = settings
+        wait = int(settings.batch.wait)
+        self.buffer = Buffer(settings.buffer.size, settings.buffer.when_full, settings.batch.rows, wait)
+        parts = urlsplit(settings.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            context.problem("url", 'must be an address such as "https://example.org/api/sync"')
+        self.shown_url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+        self.where = self._conditions(settings.where) if settings.where else {}
+        self._session: ClientSession | None = None
+
+    def _conditions(self, text: str) -> dict[str, Expression]:
+        """The condition for each input that has all of its fields. In none of them: a problem."""
+        from pipeline.expression import ExpressionError, compile_expression
+
+        found: dict[str, Expression] = {}
+        errors: list[str] = []
+        for stream, schema in self.context.inputs.items():
+            try:
+                found[stream] = compile_expression(text, schema, "bool", self.context.keys)
+            except ExpressionError as error:
+                errors.append(str(error))
+        if not found:
+            self.context.problem("where", errors[0])
+        return found
+
+    # --- into the outbox ---
+
+    def write(self, stream: str, frame: Frame, writes: StepWrites) -> None:
+        if stream in self.where:
+            frame = frame.where(self.where[stream].holds(frame))
+        if len(frame):
+            keep = self.context.inputs[stream].role == "alerts"
+            writes.enqueue(self.context.name, stream, frame, keep=keep)
+
+    # --- out of it ---
+
+    async def deliver(self, batch: Batch) -> Outcome:
+        import aiohttp
+
+        body = self._body(batch) if len(batch) < LARGE else await asyncio.to_thread(self._body, batch)
+        session = self._open()
+        headers = {"Idempotency-Key": batch.key}
+        try:
+            async with session.post(self.settings.url, data=body, headers=headers, allow_redirects=False) as response:
+                text = (await response.content.read(2 * LONGEST_REASON)).decode(errors="replace")
+                return _outcome(response.status, response.headers.get("Retry-After"), text)
+        except TimeoutError:
+            return Outcome(reason=f"{self.shown_url} did not answer within {self.settings.timeout}")
+        except aiohttp.ClientError as error:
+            return Outcome(reason=f"{self.shown_url}: {_said(error)}")
+
+    def _open(self) -> ClientSession:
+        import aiohttp
+
+        if self._session is None:
+            headers = {"Content-Type": "application/json" if self.settings.format == "json" else "application/x-ndjson"}
+            if self.settings.gzip:
+                headers["Content-Encoding"] = "gzip"
+            if self.settings.token:
+                headers["Authorization"] = f"Bearer {self.settings.token.reveal()}"
+            headers |= {name: value.reveal() for name, value in self.settings.headers.items()}
+            timeout = aiohttp.ClientTimeout(total=self.settings.timeout.seconds)
+            self._session = aiohttp.ClientSession(headers=headers, timeout=timeout)
+        return self._session
+
+    def _body(self, batch: Batch) -> bytes:
+        """The same rows are the same bytes: no time, no chance."""
+        import orjson
+
+        shown: list[dict[str, Any]] = []
+        for stream, frame in batch.parts:
+            schema, names = self.context.inputs[stream], self.context.keys.names
+            for row in rows(frame, schema, names):
+                shown.append({"stream": stream, **{k: v for k, v in row.items() if v is not None}})
+        if self.settings.format == "json":
+            body: bytes = orjson.dumps(shown)
+        else:
+            body = b"\n".join(map(orjson.dumps, shown)) + b"\n"
+        return gzip.compress(body, 6, mtime=0) if self.settings.gzip else body
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+def _outcome(status: int, retry_after: str | None, text: str) -> Outcome:
+    if 200 <= status < 300:
+        return Outcome(delivered=True)
+    said = " ".join(text.split())[:LONGEST_REASON]
+    reason = f"HTTP {status}" + (f": {said}" if said else "")
+    if status in AGAIN or status >= 500:
+        return Outcome(reason=reason, retry_after=_seconds(retry_after))
+    # A redirect is a fault of the settings that a person mends: the rows are kept until then.
+    return Outcome(refused=status >= 400, reason=reason)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Retry-After: seconds, or a date."""
+    if retry_after is None:
+        return None
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        from datetime import UTC, datetime
+
+        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def _said(error: Exception) -> str:
+    """A network error in short; some have no text, and some repeat the address."""
+    os_error = getattr(error, "os_error", None)
+    return str(getattr(os_error, "strerror", None) or error or type(error).__name__)[:LONGEST_REASON]
