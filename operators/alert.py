@@ -1,52 +1,52 @@
-"""`alert`: rows where a condition begins and ends to hold, by key."""
+"""`alert`: a row when a condition begins or ends to hold, by key."""
 
 from __future__ import annotations
 
-import string
-from typing import Any, NamedTuple
+import heapq
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from pipeline.component import Operator, OperatorContext, Settings, State
-from pipeline.expression import Expression
-from pipeline.frame import Array, Field, Frame, Ints, Schema, column, empty, instants
-from pipeline.problem import did_you_mean
+from pipeline.frame import NO_PROGRESS, Array, Bools, Field, Frame, Ints, Schema, column, empty
 from pipeline.quantity import Duration
+from pipeline.template import Template
 
-OFF, PENDING, SET = 0, 1, 2  # a level's latch
-HOLDS, BROKEN, CLEARS = 1, 2, 4  # what a reading says to it
+if TYPE_CHECKING:
+    from pipeline.expression import Expression
 
 
-class LevelSettings(Settings):
+class LevelSettings(Settings, frozen=True, kw_only=True):
     when: str
     clear: str | None = None
+    for_: Duration | None = msgspec.field(default=None, name="for")
 
 
-class AlertSettings(Settings):
+class AlertSettings(Settings, frozen=True, kw_only=True):
     when: str | None = None
     clear: str | None = None
     for_: Duration = msgspec.field(default=Duration(0), name="for")
-    level: str = "warning"
+    level: str | None = None
     levels: dict[str, LevelSettings] | None = None
     message: str | None = None
 
 
-class Level(NamedTuple):
-    name: str
-    when: Expression
-    clear: Expression | None  # None: as soon as `when` is known to be false
+DEFAULT_LEVEL = "warning"
+OFF, PENDING, SET = 0, 1, 2  # a level's latch; PENDING: `when` holds, but `for` is not over
+HOLDS, BROKEN, CLEARS = 1, 2, 4  # what a reading says to it: `when` is true, `when` is false, it is over
 
-    def says(self, frame: Frame) -> Array:
-        """What each reading says: HOLDS, BROKEN, CLEARS or nothing. Where both hold, `when` wins over `clear`."""
-        values, present = self.when(frame)
-        if self.clear is None and present is None:
-            return np.where(values, np.int8(HOLDS), np.int8(BROKEN | CLEARS))
-        holds = values if present is None else values & present
-        broken = ~values if present is None else ~values & present
-        clears = broken if self.clear is None else self.clear.holds(frame) & ~holds
-        said: Array = holds.astype(np.int8) + BROKEN * broken.astype(np.int8) + CLEARS * clears.astype(np.int8)
-        return said
+# What a row has of its own. A field of the input with such a name is not shown, and a message that names it means ours.
+OWN = {
+    "state": Field("string"),
+    "level": Field("string", optional=True),
+    "previous": Field("string", optional=True),
+    "since": Field("time"),
+    "message": Field("string"),
+    "alert": Field("string"),
+}
 
 
 class Alert(Operator):
@@ -62,294 +62,378 @@ class Alert(Operator):
         clear = "temperature < 28"
         message = "{sensor_id} is at {temperature:.1f} °C"
 
-    A row: the key, `time`, `state`, `level` (missing when cleared), `previous` (the level before), `since` (when the
-    condition began to hold), the fields that the conditions use, `message`, `alert` (the operator's name).
-    `for`: the condition must hold this long in event time. It fires at since + for: at the key's first reading dated then
-    or later, or when the watermark gets there. Its fields are those of the last reading that held.
-    `levels`: each level has its own latch, lowest first; the state is the highest that is set.
-    Unknown neither raises nor clears. Readings are taken in the order in which they arrive.
-    State: the latch of each level for each key. Memory: 9 bytes a level for each key. A reading of a key whose `for` is
-    not over costs about a microsecond, others some nanoseconds.
+    A row: the key, `time`, `state`, `level` (missing once cleared: `previous` says what is over), `previous` (the level
+    before; missing if there was none), `since` (when the condition began to hold; once cleared: when what ended had
+    begun), the fields that the conditions use, `message`, `alert` (the operator's name).
+    Readings are taken in the order in which they arrive. Without `clear`, it is over as soon as `when` is known to be
+    false; where both hold, `when` wins. Unknown neither raises nor clears.
+    `levels = { warning = { when = "…", clear = "…" }, critical = { … } }`, lowest first, instead of `when`: each has
+    its own latch (and its own `for`, where it gives one), and the state is the highest that is set.
+    `for`: fires only when the condition has held this long in event time, at since + `for`, with the fields of the last
+    reading that held: once the key has a reading dated then or later, or the watermark gets there. A reading dated
+    before, for which `when` is known to be false, ends the wait. The end of the input neither fires nor clears.
+    `message`: text with `{field}` or `{field:format}`; the names above go before fields; a missing value
+    reads "missing".
+    State: by key and level, whether it is set and since when; while it waits, the fields of the last reading that held.
+    Memory: 9 bytes for each key and level, and about 500 for each that waits.
     """
 
     presentation = ("message",)  # settings that no state depends on
 
     def __init__(self, settings: AlertSettings, context: OperatorContext) -> None:
         super().__init__(settings, context)
-        self.levels = self._levels(settings, context)
-        self.hold = int(settings.for_)
-        self.latch = context.per_key("latch", [(f"{what}{i}", t) for i in range(len(self.levels)) for what, t in _LATCH])
-        self.pending: dict[tuple[int, int], list[Any]] = {}  # (key, level) -> [since, values of the last that held]
-        self.touched = np.zeros(0, np.bool_)
-        own = {"state", "level", "previous", "since", "message", "alert", "time", context.schema.key}
-        named = {n for lv in self.levels for e in (lv.when, lv.clear) if e for n in e.names}
-        self.shown = [n for n in context.fields if n in named and n not in own]
-        self.message = _Template(settings.message, context)
-        self.read = list(dict.fromkeys([*self.shown, *(n for n in context.fields if n in self.message.names)]))
-        self.schema = self._schema(context.schema)
+        self.levels = _levels(settings, context)
+        names = [level.name for level in self.levels]  # part of what is saved
+        self.state = context.per_key("state", [(name, "i1") for name in names])
+        self.since = context.per_key("since", [(name, "int") for name in names])
+        self.waits = _Waits()
+        self._touched = np.zeros(0, np.bool_)
+        conditions = [e for level in self.levels for e in (level.when, level.clear) if e]
+        used = {name for condition in conditions for name in condition.names}
+        self.shown = {n: f._replace(optional=True) for n, f in context.fields.items() if n in used and n not in OWN}
+        own = dict(OWN)
+        last = {name: own.pop(name) for name in ("message", "alert")}
+        key = "key" if context.schema.key in OWN else context.schema.key
+        self.schema = Schema(key, own | self.shown | last, "alerts")
+        self.message = self._template(settings.message, context)
+        self.read = list(
+            dict.fromkeys([*self.shown, *(n for n in context.fields if n in self.message.names)])
+        )  # what a row needs of a reading
+        self._nothing = empty(self.schema, NO_PROGRESS)
 
-    def _levels(self, settings: AlertSettings, context: OperatorContext) -> list[Level]:
-        if (settings.when is None) == (settings.levels is None):
-            context.problem("when", 'give either "when" or "levels"')
-        if settings.levels is None:
-            declared = {settings.level: LevelSettings(when=settings.when or "false", clear=settings.clear)}
-            prefix = ""
-        else:
-            declared, prefix = settings.levels, "levels.{}."
-            if settings.clear is not None:
-                context.problem("clear", 'with "levels" each level has its own "clear"')
-        levels = []
-        for name, level in declared.items():
-            at = prefix.format(name)
-            when = context.expression(level.when, at + "when", "bool")
-            clear = None if level.clear is None else context.expression(level.clear, at + "clear", "bool")
-            levels.append(Level(name, when, clear))
-        return levels
-
-    def _schema(self, schema: Schema) -> Schema:
-        text = Field("string")
-        fields = {"state": text, "level": Field("string", True), "previous": Field("string", True), "since": Field("time")}
-        fields |= {n: schema.fields[n]._replace(optional=True) for n in self.shown}
-        return Schema(schema.key, fields | {"message": text, "alert": text}, "alerts")
+    def _template(self, text: str | None, context: OperatorContext) -> Template:
+        if text is None:
+            text = f"{{alert}}: {{{self.schema.key}}} is {{state}}" if self.schema.key else "{alert} is {state}"
+        named = {n: f.kind for n, f in (dict(context.fields) | OWN).items() if n != "message"} | {"time": "time"}
+        if self.schema.key:
+            named[self.schema.key] = "string"
+        template = Template(text, named)
+        for problem in template.problems:
+            context.problem("message", problem)
+        return template
 
     # --- a Frame ---
 
     def on_frame(self, frame: Frame) -> Frame:
-        said = [level.says(frame) for level in self.levels]
-        changes = _Changes(self, frame)
-        if self.hold:
-            self._with_for(frame, said, changes)
-        elif len(frame):
-            self._without_for(frame, said, changes)
-        return changes.frame()
+        found = _Found(frame)
+        if len(frame):
+            for level, said in [(level, level.says(frame)) for level in self.levels]:
+                self._compare(level, said, found)
+        if self.waits:
+            self._reach(found)
+        flips = found.in_order()
+        return self._apply(frame, flips) if flips else self._nothing.with_progress(frame.progress)
 
-    def _without_for(self, frame: Frame, said: list[Array], changes: _Changes) -> None:
-        flips: dict[int, list[tuple[int, int]]] = {}
-        for i, says in enumerate(said):
-            for row, to in zip(*self._flips(frame.key, says, i), strict=True):
-                flips.setdefault(row, []).append((i, to))
-        for row in sorted(flips):
-            key, time = int(frame.key[row]), int(frame.time[row])
-            before = self._state(key)
-            for level, to in flips[row]:
-                self._set(key, level, to, time)
-            changes.note(key, before, time, int(frame.seq[row]), row)
-
-    def _flips(self, key: Array, says: Array, level: int) -> tuple[list[int], list[int]]:
-        """The rows at which a level's latch changes, and to what.
-
-        Only rows that differ from what their key's latch is now can begin a change, so only their keys are looked at.
-        """
-        to = np.where(says & HOLDS, np.int8(SET), np.where(says & CLEARS, np.int8(OFF), np.int8(-1)))
-        now = self.latch[f"state{level}"][key]
-        differs = (to != now) & (to >= 0)
-        if not differs.any():
-            return [], []
-        rows = self._of_keys(key, key[differs])
-        rows = rows[to[rows] >= 0]
-        order = rows[np.argsort(key[rows], kind="stable")]
-        said, of = to[order], key[order]
-        before = np.empty_like(said)
-        before[1:] = said[:-1]
-        begins = np.append(True, of[1:] != of[:-1])
-        before[begins] = now[order[begins]]
-        changed = said != before
-        return order[changed].tolist(), said[changed].tolist()
-
-    def _of_keys(self, key: Array, wanted: Array) -> Ints:
-        """The rows of some keys. A table by key, cleared after use, so that the cost does not grow with the keys."""
-        if len(self.touched) < len(self.latch.data):
-            self.touched = np.zeros(len(self.latch.data), np.bool_)
-        self.touched[wanted] = True
-        rows = np.flatnonzero(self.touched[key])
-        self.touched[wanted] = False
-        return rows
-
-    # --- with `for` ---
-
-    def _with_for(self, frame: Frame, said: list[Array], changes: _Changes) -> None:
-        rows = self._rows_that_matter(frame, said) if len(frame) else []
-        for row in rows:
-            key, time, seq = int(frame.key[row]), int(frame.time[row]), int(frame.seq[row])
-            self._reached_before(frame, seq, changes)
-            self._take(frame, [int(s[row]) for s in said], row, changes, (key, time, seq))
-        self._reached_before(frame, None, changes)
-
-    def _rows_that_matter(self, frame: Frame, said: list[Array]) -> list[int]:
-        """Rows of keys that are pending, or that have a row which would change their latch."""
-        matter = np.zeros(len(frame), np.bool_)
-        for i, says in enumerate(said):
-            now = self.latch[f"state{i}"][frame.key]
-            matter |= (now == PENDING) | ((now == OFF) & (says & HOLDS != 0)) | ((now == SET) & (says & CLEARS != 0))
-        if not matter.any():
-            return []
-        return self._of_keys(frame.key, frame.key[matter]).tolist()
-
-    def _take(self, frame: Frame, said: list[int], row: int, changes: _Changes, at: tuple[int, int, int]) -> None:
-        """One reading: first what it is late enough to fire, then what it says itself."""
-        key, time, seq = at
-        for level in range(len(said)):
-            waiting = self.pending.get((key, level))
-            if waiting and time >= waiting[0] + self.hold:
-                self._fire(key, level, seq, changes)
-        before = self._state(key)
-        for level, says in enumerate(said):
-            state = int(self.latch[f"state{level}"][key])
-            if state == PENDING and says & BROKEN:
-                self._set(key, level, OFF, time)
-                del self.pending[key, level]
-            elif state == PENDING and says & HOLDS:
-                self.pending[key, level][1] = self._values(frame, row)
-            elif state == OFF and says & HOLDS:
-                self._set(key, level, PENDING, time)
-                self.pending[key, level] = [time, self._values(frame, row)]
-            elif state == SET and says & CLEARS:
-                self._set(key, level, OFF, time)
-        changes.note(key, before, time, seq, row)
-
-    def _reached_before(self, frame: Frame, seq: int | None, changes: _Changes) -> None:
-        """Fire what the watermark has reached before the reading `seq` arrived (None: by the end of the Frame)."""
-        if not self.pending:
+    def _compare(self, level: _Level, said: _Said, found: _Found) -> None:
+        """The path of nearly every reading: it says what its key's latch is already."""
+        key = found.frame.key
+        state = self.state.data[level.name][key]
+        news = np.where(state == SET, said.clears, said.holds)
+        if level.hold:
+            news |= state == PENDING
+        if not news.any():
             return
-        due = [(p[0] + self.hold, k) for k, p in self.pending.items() if p[0] + self.hold <= frame.watermark]
-        if not due:
-            return
-        ranks = self.context.keys.ranks()
-        due.sort(key=lambda d: (d[0], ranks[d[1][0]], d[1][1]))
-        reached = frame.progress.reached(np.array([d for d, _ in due])).tolist()
-        for (_, (key, level)), at in zip(due, reached, strict=True):
-            if seq is None or at < seq:
-                self._fire(key, level, at, changes)
+        rows = self._rows_of(key[news], key)
+        if level.hold:
+            self._walk(level, said, rows, found)
+        else:
+            self._alternate(level, said, rows, found)
 
-    def _fire(self, key: int, level: int, seq: int, changes: _Changes) -> None:
-        since, values = self.pending.pop((key, level))
-        before = self._state(key)
-        self._set(key, level, SET, since)
-        changes.note(key, before, since + self.hold, seq, None, values)
+    def _rows_of(self, wanted: Array, key: Array) -> Ints:
+        """The rows of some keys, each key's together. The table is cleared after use: no cost grows with the keys."""
+        if len(self._touched) < len(self.state.data):
+            self._touched = np.zeros(len(self.state.data), np.bool_)
+        self._touched[wanted] = True
+        rows = np.flatnonzero(self._touched[key])
+        self._touched[wanted] = False
+        return rows[np.argsort(key[rows], kind="stable")]
 
-    # --- the latches ---
+    def _alternate(self, level: _Level, said: _Said, rows: Ints, found: _Found) -> None:
+        """Without `for`: of the readings that say something, those that say other than the one of their key before."""
+        frame = found.frame
+        rows = rows[(said.holds | said.clears)[rows]]
+        key, sets = frame.key[rows], said.holds[rows]
+        before = np.empty_like(sets)
+        before[1:] = sets[:-1]
+        first = np.flatnonzero(np.diff(key, prepend=-1))
+        before[first] = self.state.data[level.name][key[first]] == SET
+        flips = rows[sets != before]
+        parts = (flips, frame.time[flips], frame.key[flips], frame.seq[flips], said.holds[flips])
+        for row, time, of, seq, on in zip(*(part.tolist() for part in parts), strict=True):
+            found.flips.append(_Flip(row, 1, time, of, level.number, SET if on else OFF, time, seq, row))
 
-    def _state(self, key: int) -> int:
+    def _walk(self, level: _Level, said: _Said, rows: Ints, found: _Found) -> None:
+        """With `for`: reading by reading, of the keys that wait or have news."""
+        frame = found.frame
+        seq, key = frame.seq[rows], frame.key[rows]
+        parts = (rows, frame.time[rows], seq, frame.progress.before_rows(seq), said.codes(rows))
+        readings: list[_Reading] = list(zip(*(part.tolist() for part in parts), strict=True))
+        starts = np.flatnonzero(np.diff(key, prepend=-1)).tolist()
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+            self._walk_key(level, int(key[start]), readings[start:end], found)
+
+    def _walk_key(self, level: _Level, key: int, readings: list[_Reading], found: _Found) -> None:
+        on = bool(self.state.data[level.name][key] == SET)
+        waited = wait = self.waits.by_key.get((key, level.number))
+        for row, time, seq, mark, code in readings:
+            if wait and wait.until <= max(time, mark):  # it fires first, whatever the reading says
+                found.fire(row, level, key, wait, None if wait.until <= mark else seq)
+                on, wait = True, None
+            if on:
+                if code & CLEARS:
+                    found.flips.append(_Flip(row, 1, time, key, level.number, OFF, time, seq, row))
+                    on = False
+            elif code & HOLDS:
+                since, began = (wait.since, wait.began) if wait else (time, seq)
+                wait = _Wait(since, since + level.hold, began, row)
+            elif code & BROKEN:
+                wait = None
+        if wait and wait.until <= found.frame.watermark:
+            found.fire(len(found.frame), level, key, wait, None)
+        elif wait is not waited and not on:
+            found.leave(level, key, wait)
+        found.walked.add((key, level.number))
+
+    def _reach(self, found: _Found) -> None:
+        """What the watermark has reached, of the keys that had no reading."""
+        for key, index in self.waits.reached(found.frame.watermark):
+            if (key, index) not in found.walked:
+                wait = self.waits.by_key[key, index]
+                found.fire(len(found.frame), self.levels[index], key, wait, None)
+
+    # --- what changes ---
+
+    def _apply(self, frame: Frame, flips: list[_Flip]) -> Frame:
+        """Set the latches, one flip after the other; a row where that changes which is the highest that is set."""
+        values = self._values(frame, flips)
+        rows: list[_Row] = []
+        for (*_, key), at_once in groupby(flips, key=itemgetter(0, 1, 2, 3)):
+            before = self._highest(key)
+            for flip in at_once:
+                shows = values.get(flip.shows, flip.shows)
+                self._set(flip, shows)
+            after = self._highest(key)
+            if after != before:
+                rows.append(self._row(flip, before, after, shows))
+        return self._frame(frame, rows)
+
+    def _values(self, frame: Frame, flips: list[_Flip]) -> dict[Any, tuple[Any, ...]]:
+        """What the rows need of the readings: by position in the Frame."""
+        at = list({flip.shows for flip in flips if isinstance(flip.shows, int)})
+        taken = [frame.columns[name].take(np.array(at, np.int64)).tolist() for name in self.read]
+        return dict(zip(at, zip(*taken, strict=True) if taken else [()] * len(at), strict=True))
+
+    def _highest(self, key: int) -> int:
         """The highest level that is set; -1: none."""
-        return max((i for i in range(len(self.levels)) if self.latch[f"state{i}"][key] == SET), default=-1)
+        return max((i for i, state in enumerate(self.state.data[key].item()) if state == SET), default=-1)
 
-    def _set(self, key: int, level: int, to: int, time: int) -> None:
-        self.latch[f"state{level}"][key] = to
-        if to != OFF:
-            self.latch[f"since{level}"][key] = time
+    def _set(self, flip: _Flip, shows: tuple[Any, ...]) -> None:
+        level = self.levels[flip.level]
+        self.state.data[level.name][flip.key] = flip.to
+        if flip.to != OFF:
+            self.since.data[level.name][flip.key] = flip.since
+        if level.hold:
+            wait = _Wait(flip.since, flip.since + level.hold, -1, shows) if flip.to == PENDING else None
+            self.waits.put(flip.key, flip.level, wait)
 
-    def _values(self, frame: Frame, row: int) -> list[Any]:
-        return [_value(frame, name, row) for name in self.read]
+    def _row(self, flip: _Flip, before: int, after: int, shows: tuple[Any, ...]) -> _Row:
+        values = dict(zip(self.read, shows, strict=True))
+        values |= {
+            "state": "firing" if after >= 0 else "cleared",
+            "level": self.levels[after].name if after >= 0 else None,
+            "previous": self.levels[before].name if before >= 0 else None,
+            "since": int(self.since.data[flip.key][after if after >= 0 else before]),
+            "alert": self.context.name,
+        }
+        named = {"time": flip.time, self.schema.key: self.context.keys.names[flip.key]}
+        values["message"] = self.message.fill(values | named)
+        return _Row(flip.seq, flip.time, flip.key, values)
+
+    def _frame(self, frame: Frame, rows: list[_Row]) -> Frame:
+        """By arrival; of what left with one reading, by time, then key. A key's own rows keep their order."""
+        if not rows:
+            return self._nothing.with_progress(frame.progress)
+        ranks = self.context.keys.ranks()
+        latest: dict[tuple[int, int], int] = {}
+        placed = []
+        for row in rows:
+            at = latest[row.seq, row.key] = max(row.time, latest.get((row.seq, row.key), row.time))
+            placed.append((row.seq, at, int(ranks[row.key]), row))
+        rows = [row for *_, row in sorted(placed, key=itemgetter(0, 1, 2))]
+        columns = {n: column(f.kind, [row.values[n] for row in rows]) for n, f in self.schema.fields.items()}
+        time, seq = np.array([row.time for row in rows]), np.array([row.seq for row in rows])
+        return Frame(time, np.array([row.key for row in rows], np.int32), seq, columns, frame.progress)
 
     # --- time and state ---
 
     def due(self) -> int | None:
-        return min(p[0] for p in self.pending.values()) + self.hold if self.pending else None
+        return self.waits.due()
 
     def snapshot(self) -> State:
-        pending = [[key, level, *waiting] for (key, level), waiting in self.pending.items()]
-        return super().snapshot() | {"pending": pending}
+        return super().snapshot() | {"waits": self.waits.snapshot()}
 
     def restore(self, state: State) -> None:
         super().restore(state)
-        self.pending = {(key, level): [since, values] for key, level, since, values in state["pending"]}
+        self.waits = _Waits()
+        for key, index, values in state["waits"]:
+            level = self.levels[index]
+            since = int(self.since.data[level.name][key])
+            self.waits.put(key, index, _Wait(since, since + level.hold, -1, tuple(values)))
 
 
-_LATCH = (("state", "i1"), ("since", "int"))
+# --- levels ---------------------------------------------------------------------------------------------------------
 
 
-def _value(frame: Frame, name: str, row: int) -> Any:
-    values, present = frame.columns[name]
-    if present is not None and not present[row]:
-        return None
-    value = values[row]
-    return value.item() if isinstance(value, np.generic) else value
+class _Said(NamedTuple):
+    """What each reading says to a level."""
+
+    holds: Bools
+    broken: Bools
+    clears: Bools
+
+    def codes(self, rows: Ints) -> Array:
+        codes: Array = self.holds[rows] * HOLDS + self.broken[rows] * BROKEN + self.clears[rows] * CLEARS
+        return codes
 
 
-class _Changes:
-    """The rows that leave, as they are found."""
+class _Level(NamedTuple):
+    number: int  # from the lowest
+    name: str
+    when: Expression
+    clear: Expression | None  # None: as soon as `when` is known to be false
+    hold: int  # ns
 
-    def __init__(self, alert: Alert, frame: Frame) -> None:
-        self.alert = alert
-        self.came = frame
-        self.rows: list[tuple[int, int, int, int, dict[str, Any]]] = []  # seq, time, key's rank, key, fields
+    def says(self, frame: Frame) -> _Said:
+        holds, known = self.when(frame)
+        broken = ~holds if known is None else known & ~holds
+        return _Said(holds, broken, broken if self.clear is None else self.clear.holds(frame) & ~holds)
 
-    def note(self, key: int, before: int, time: int, seq: int, row: int | None, values: list[Any] | None = None) -> None:
-        """A row, if the highest level is not what it was."""
-        alert = self.alert
-        after = alert._state(key)
-        if after == before:
+
+def _levels(settings: AlertSettings, context: OperatorContext) -> list[_Level]:
+    if (settings.when is None) == (not settings.levels):
+        context.problem("levels" if settings.levels else "when", 'an alert needs either "when" or "levels"')
+    if settings.levels:
+        for name in ("clear", "level"):
+            if getattr(settings, name) is not None:
+                context.problem(name, f'with "levels", each level has its own {"name" if name == "level" else name}')
+        declared = {f"levels.{name}.": (name, level) for name, level in settings.levels.items()}
+    else:
+        level = LevelSettings(when=settings.when or "false", clear=settings.clear)
+        declared = {"": (settings.level or DEFAULT_LEVEL, level)}
+    levels = []
+    for index, (at, (name, level)) in enumerate(declared.items()):
+        when = context.expression(level.when, at + "when", "bool")
+        clear = None if level.clear is None else context.expression(level.clear, at + "clear", "bool")
+        levels.append(_Level(index, name, when, clear, int(settings.for_ if level.for_ is None else level.for_)))
+    return levels
+
+
+# --- what a Frame brings --------------------------------------------------------------------------------------------
+
+_Reading = tuple[int, int, int, int, int]  # row, time, seq, the watermark before it, what it says
+
+
+class _Wait(NamedTuple):
+    """`when` holds, `for` is not over."""
+
+    since: int
+    until: int  # ns: when it fires
+    began: int  # arrival number of the reading with which it began; -1: in an earlier step
+    shows: Any  # of the last reading that held: its position in the Frame, or its values
+
+
+class _Flip(NamedTuple):
+    """A level's latch changes. In the order of these fields."""
+
+    row: int  # position in the Frame of the reading that does it, or before which time does it; its length: after all
+    phase: int  # 0 fires before the reading itself is taken, 1 by what it says, 2 as the Frame leaves it
+    time: int
+    key: int
+    level: int
+    to: int
+    since: int
+    seq: int
+    shows: Any  # as in a _Wait
+
+
+class _Row(NamedTuple):
+    seq: int
+    time: int
+    key: int
+    values: dict[str, Any]
+
+
+class _Found:
+    """The flips of one Frame, gathered level by level and key by key."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.flips: list[_Flip] = []
+        self.walked: set[tuple[int, int]] = set()  # (key, level) of which all has been said
+        self._by_time: list[tuple[int, int, int, _Wait]] = []  # row, key, level: fires because the watermark got there
+
+    def fire(self, row: int, level: _Level, key: int, wait: _Wait, seq: int | None) -> None:
+        """A wait is over before `row`. `seq`: of the reading that shows it; None: the watermark does."""
+        if seq is None:
+            self._by_time.append((row, key, level.number, wait))
+        else:
+            self.flips.append(_Flip(row, 0, wait.until, key, level.number, SET, wait.since, seq, wait.shows))
+
+    def leave(self, level: _Level, key: int, wait: _Wait | None) -> None:
+        """The Frame leaves a latch waiting, or no longer so."""
+        to, since, shows = (OFF, 0, ()) if wait is None else (PENDING, wait.since, wait.shows)
+        self.flips.append(_Flip(len(self.frame), 2, 0, key, level.number, to, since, -1, shows))
+
+    def in_order(self) -> list[_Flip]:
+        """All flips, each key's as they happened."""
+        if self._by_time:
+            reached = self.frame.progress.reached(np.array([wait.until for *_, wait in self._by_time]))
+            for (row, key, level, wait), seq in zip(self._by_time, reached.tolist(), strict=True):
+                # A wait that began behind the watermark ends with the reading that began it.
+                at = max(seq, wait.began)
+                self.flips.append(_Flip(row, 0, wait.until, key, level, SET, wait.since, at, wait.shows))
+        self.flips.sort(key=itemgetter(0, 1, 2, 3, 4))
+        return self.flips
+
+
+class _Waits:
+    """What waits for its `for`, by (key, level), and what of it is due first: a heap, so that no step asks all keys."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[tuple[int, int], _Wait] = {}
+        self._heap: list[tuple[int, int, int]] = []  # until, key, level; those that have ended are dropped when met
+
+    def __bool__(self) -> bool:
+        return bool(self.by_key)
+
+    def put(self, key: int, level: int, wait: _Wait | None) -> None:
+        """It waits so; None: no longer."""
+        before = self.by_key.pop((key, level), None)
+        if wait is None:
             return
-        values = alert._values(self.came, row) if row is not None else values
-        shown: dict[str, Any] = dict(zip(alert.read, values or (), strict=True))
-        since = int(alert.latch[f"since{after if after >= 0 else before}"][key])
-        fields = {
-            "state": "firing" if after >= 0 else "cleared",
-            "level": alert.levels[after].name if after >= 0 else None,
-            "previous": alert.levels[before].name if before >= 0 else None,
-            "since": since,
-            "alert": alert.context.name,
-        }
-        text = alert.message.fill(alert.context.keys.names[key], time, shown, fields)
-        rank = int(alert.context.keys.ranks()[key])
-        self.rows.append((seq, time, rank, key, shown | fields | {"message": text}))
+        self.by_key[key, level] = wait
+        if before is None or before.until != wait.until:
+            heapq.heappush(self._heap, (wait.until, key, level))
+        if len(self._heap) > 2 * len(self.by_key) + 64:
+            self._heap = sorted((w.until, *at) for at, w in self.by_key.items())
 
-    def frame(self) -> Frame:
-        schema, progress = self.alert.schema, self.came.progress
-        if not self.rows:
-            return empty(schema, progress)
-        self.rows.sort(key=lambda r: r[:3])
-        columns = {n: column(f.kind, [r[4][n] for r in self.rows]) for n, f in schema.fields.items()}
-        seq, time, _, key = (np.array(part, np.int64) for part in zip(*(r[:4] for r in self.rows), strict=True))
-        return Frame(time, key.astype(np.int32), seq, columns, progress)
+    def due(self) -> int | None:
+        """When the first is."""
+        while self._heap and not self._waits(*self._heap[0]):
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
 
+    def reached(self, watermark: int) -> list[tuple[int, int]]:
+        """Those that the watermark has reached; they are met only once."""
+        met = {}
+        while (until := self.due()) is not None and until <= watermark:
+            _, key, level = heapq.heappop(self._heap)
+            met[key, level] = until
+        return list(met)
 
-class _Template:
-    """A message: plain text with {field} and {field:format}; checked when the pipeline is built."""
+    def _waits(self, until: int, key: int, level: int) -> bool:
+        wait = self.by_key.get((key, level))
+        return wait is not None and wait.until == until
 
-    def __init__(self, text: str | None, context: OperatorContext) -> None:
-        self.parts: list[tuple[str, str | None, str]] = []  # text before, name, format
-        self.key = context.schema.key
-        if text is None:
-            key = f"{{{self.key}}} " if self.key else ""
-            text = f"{context.name}: {key}is {{state}}"
-        known = [*([self.key] if self.key else []), *context.fields, "time", "state", "level", "previous", "since", "alert"]
-        try:
-            parsed = list(string.Formatter().parse(text))
-        except ValueError as error:
-            context.problem("message", f"{error}; write a brace as {{{{ or }}}}")
-            parsed = []
-        for before, name, form, conversion in parsed:
-            if name is not None and (name not in known or conversion or "{" in (form or "")):
-                context.problem("message", f'"{name}" is not a field of the input{did_you_mean(name, known)}')
-                continue
-            if name is not None and form and (error := _bad_format(form, context.fields.get(name))):
-                context.problem("message", f'"{{{name}:{form}}}": {error}')
-            self.parts.append((before, name, form or ""))
-        self.names = {name for _, name, _ in self.parts if name}
-
-    def fill(self, key: str, time: int, values: dict[str, Any], own: dict[str, Any]) -> str:
-        """The text for one row; a missing value is shown as "missing"."""
-        known = values | own | {"time": time} | ({self.key: key} if self.key else {})
-        filled = []
-        for before, name, form in self.parts:
-            filled.append(before)
-            if name is not None:
-                value = known.get(name)
-                if name in ("time", "since") and value is not None:
-                    value = instants(np.array([value], np.int64), "iso")[0]
-                filled.append("missing" if value is None else format(value, form))
-        return "".join(filled)
-
-
-def _bad_format(form: str, field: Field | None) -> str:
-    """What is wrong with a format; nothing if it is right. Widths are bounded: a message is a line."""
-    digits = "".join(c if c.isdigit() else " " for c in form).split()
-    if any(int(d) > 100 for d in digits):
-        return "a width may be at most 100"
-    example: Any = {"float": 1.5, "int": 1, "bool": True}.get(field.kind if field else "string", "text")
-    try:
-        format(example, form)
-    except ValueError as error:
-        return str(error)
-    return ""
+    def snapshot(self) -> list[list[Any]]:
+        return [[key, level, list(wait.shows)] for (key, level), wait in sorted(self.by_key.items())]
