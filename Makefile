@@ -1,0 +1,46 @@
+# `make` alone lists the targets. Each builds the .venv that it needs from nothing but python3.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READINGS ?= 1000000
+KILLS ?= 1000
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench kills clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+$(VENV)/run.stamp: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+run: $(VENV)/run.stamp ## run the reference pipeline (pipeline.toml); Ctrl-C stops it
+	$(BIN)/headwater run
+
+test: $(VENV)/dev.stamp ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.stamp ## lint, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp ## put the code into its form
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/dev.stamp ## the reference job, beside a bare loop over its lines (READINGS=1000000)
+	$(BIN)/python benchmarks/reference.py $(READINGS)
+
+kills: $(VENV)/dev.stamp ## kill a real pipeline again and again (KILLS=1000)
+	KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_kill.py
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
