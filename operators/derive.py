@@ -8,7 +8,7 @@ from pipeline.frame import Field, Frame, Schema
 from pipeline.problem import did_you_mean
 
 
-class DeriveSettings(Settings):
+class DeriveSettings(Settings, frozen=True):
     set: dict[str, str] = {}
     drop: tuple[str, ...] = ()
 

@@ -6,7 +6,7 @@ from pipeline.component import Operator, OperatorContext, Settings
 from pipeline.frame import Frame
 
 
-class FilterSettings(Settings):
+class FilterSettings(Settings, frozen=True):
     where: str
 
 

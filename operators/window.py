@@ -15,7 +15,7 @@ from pipeline.problem import did_you_mean
 from pipeline.quantity import Duration
 
 
-class WindowSettings(Settings, kw_only=True):
+class WindowSettings(Settings, frozen=True, kw_only=True):
     window: Literal["tumbling"] = "tumbling"
     size: Duration
     offset: Duration = Duration(0)
@@ -36,7 +36,9 @@ class Panes:
         self.arrays: dict[tuple[str, str], list[Array]] = {}
         self.fills: dict[tuple[str, str], list[Any]] = {}
         self.revisions: Array = np.zeros((0, self.groups), np.int64)
-        self.kept: dict[int, dict[str, list[tuple[Ints, Ints, Array]]]] = {}  # window -> argument -> (group, time, value)
+        self.kept: dict[
+            int, dict[str, list[tuple[Ints, Ints, Array]]]
+        ] = {}  # window -> argument -> (group, time, value)
         for name, argument in aggregates.accumulators:
             fills = ACCUMULATORS[name].fills(aggregates.dtype(argument))
             self.fills[name, argument] = [fill for _, fill in fills]

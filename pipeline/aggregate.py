@@ -46,7 +46,7 @@ class Accumulator:
 
 class Count(Accumulator):
     def fills(self, dtype: Any) -> list[tuple[Any, Any]]:
-        return [(np.int64, 0)]
+        return [(np.dtype(np.int64), 0)]
 
     def add(self, arrays: Sequence[Array], new: Values) -> None:
         np.add.at(arrays[0], new.slots, np.ones(len(new.slots), np.int64))
@@ -62,7 +62,7 @@ class Sum(Accumulator):
 
 class Lowest(Accumulator):
     def fills(self, dtype: Any) -> list[tuple[Any, Any]]:
-        return [(dtype, np.inf if dtype == np.float64 else np.iinfo(np.int64).max)]
+        return [(dtype, np.inf if dtype.kind == "f" else np.iinfo(np.int64).max)]
 
     def add(self, arrays: Sequence[Array], new: Values) -> None:
         np.minimum.at(arrays[0], new.slots, new.values)
@@ -70,7 +70,7 @@ class Lowest(Accumulator):
 
 class Highest(Accumulator):
     def fills(self, dtype: Any) -> list[tuple[Any, Any]]:
-        return [(dtype, -np.inf if dtype == np.float64 else np.iinfo(np.int64).min)]
+        return [(dtype, -np.inf if dtype.kind == "f" else np.iinfo(np.int64).min)]
 
     def add(self, arrays: Sequence[Array], new: Values) -> None:
         np.maximum.at(arrays[0], new.slots, new.values)
@@ -99,7 +99,7 @@ class First(Accumulator):
     """The value of the lowest time; of equal times the one that arrived first."""
 
     def fills(self, dtype: Any) -> list[tuple[Any, Any]]:
-        return [(np.int64, np.iinfo(np.int64).max), (dtype, "" if dtype == object else 0)]
+        return [(np.int64, np.iinfo(np.int64).max), (dtype, "" if dtype.kind == "O" else 0)]
 
     def add(self, arrays: Sequence[Array], new: Values) -> None:
         times, values = arrays
@@ -113,7 +113,7 @@ class Last(Accumulator):
     """The value of the highest time; of equal times the one that arrived last."""
 
     def fills(self, dtype: Any) -> list[tuple[Any, Any]]:
-        return [(np.int64, np.iinfo(np.int64).min), (dtype, "" if dtype == object else 0)]
+        return [(np.int64, np.iinfo(np.int64).min), (dtype, "" if dtype.kind == "O" else 0)]
 
     def add(self, arrays: Sequence[Array], new: Values) -> None:
         times, values = arrays
@@ -133,7 +133,9 @@ ACCUMULATORS: dict[str, Accumulator] = {
     "last": Last(),
 }
 
-Finish = Callable[..., tuple[Array, Array]]  # arrays of the accumulators at some slots -> values, where they are defined
+Finish = Callable[
+    ..., tuple[Array, Array]
+]  # arrays of the accumulators at some slots -> values, where they are defined
 
 
 def _mean(count: Array, total: Array) -> tuple[Array, Array]:
@@ -260,7 +262,9 @@ AGGREGATES: dict[str, Incremental | Whole] = {
     "mean": Incremental(("count", "sum"), _mean, kind="float"),
     "min": Incremental(("count", "lowest"), lambda n, v: (v, n > 0)),
     "max": Incremental(("count", "highest"), lambda n, v: (v, n > 0)),
-    "range": Incremental(("count", "lowest", "highest"), lambda n, a, b: (np.where(n > 0, b, 0) - np.where(n > 0, a, 0), n > 0)),
+    "range": Incremental(
+        ("count", "lowest", "highest"), lambda n, a, b: (np.where(n > 0, b, 0) - np.where(n > 0, a, 0), n > 0)
+    ),
     "first": Incremental(("count", "first"), lambda n, _, v: (v, n > 0), ANY),
     "last": Incremental(("count", "last"), lambda n, _, v: (v, n > 0), ANY),
     "delta": Incremental(("count", "first", "last"), _delta),
@@ -283,7 +287,6 @@ class Aggregate(NamedTuple):
     argument: str  # text of the expression; "" counts readings
     parameter: float | None
     field: Field
-
 
 
 class Aggregates:
@@ -328,7 +331,9 @@ class Aggregates:
             return None
         return self._fill_in(name, node, how, context)
 
-    def _fill_in(self, name: str, node: ast.Call, how: Incremental | Whole, context: OperatorContext) -> Aggregate | None:
+    def _fill_in(
+        self, name: str, node: ast.Call, how: Incremental | Whole, context: OperatorContext
+    ) -> Aggregate | None:
         setting = f"aggregate.{name}"
         assert isinstance(node.func, ast.Name)
         function, wanted = node.func.id, 1 + (isinstance(how, Whole) and how.parameter)
@@ -385,12 +390,14 @@ class Aggregates:
         assert isinstance(aggregate.how, Whole)
         group, time, values = rows
         words: Array | None = None
-        if values.dtype == object:
+        if values.dtype.kind == "O":
             words, values = np.unique(values.astype(str), return_inverse=True)
         order = np.lexsort((time, group))
         group, time, values = group[order], time[order], values[order]
         found = np.full(len(groups), False)
-        result = np.zeros(len(groups), np.int64 if aggregate.field.kind == "int" else np.float64 if words is None else object)
+        result = np.zeros(
+            len(groups), np.int64 if aggregate.field.kind == "int" else np.float64 if words is None else object
+        )
         if len(group):
             starts = np.flatnonzero(np.append(True, np.diff(group) != 0))
             sorted_rows = Rows(group, time, values, starts, end)
@@ -412,7 +419,7 @@ def _as_column(aggregate: Aggregate, values: Array, defined: Array) -> Column:
     dtype = DTYPES[aggregate.field.kind]
     if defined.all():
         return Column(values.astype(dtype, copy=False))
-    zero = "" if dtype == object else 0
+    zero = "" if dtype.kind == "O" else 0
     return Column(np.where(defined, values, zero).astype(dtype, copy=False), defined)
 
 

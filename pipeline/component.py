@@ -18,10 +18,10 @@ from pipeline.frame import DTYPES, Array, Column, Field, Frame, Ints, KeyTable, 
 
 if TYPE_CHECKING:
     from aiohttp import web
-    from pipeline.expression import Expression
     from reactivex import Observable
 
     from pipeline.clock import Clock
+    from pipeline.expression import Expression
 
 State = dict[str, Any]  # what `snapshot` gives: numpy arrays, numbers, text, lists and dicts of these
 
@@ -263,7 +263,7 @@ class Source:
     replayable: bool = False  # True: `reread` can give the payloads between two positions again
 
     def __init__(self, settings: Any, context: SourceContext) -> None:
-        self.context = context
+        self.context: SourceContext = context
 
     def mount(self, server: Server) -> None:
         """Add HTTP routes; called before `run`. Only if `needs_server`."""
@@ -365,7 +365,7 @@ class Sink:
     needs_server: bool = False
 
     def __init__(self, settings: Any, context: SinkContext) -> None:
-        self.context = context
+        self.context: SinkContext = context
 
     def write(self, stream: str, frame: Frame, writes: StepWrites) -> None:
         """The rows of one input in one step; never without rows."""

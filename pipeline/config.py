@@ -127,9 +127,13 @@ class Config:
         return Problem(positions.line_of(self._lines, path), path, self._masked(text))
 
     def _as_written(self, path: Where) -> Where:
-        """`inputs` is also written `input`."""
-        other = (*path[:-1], "input") if path[2:3] == ("inputs",) else path
-        return other if path not in self._lines and other in self._lines else path
+        """As it stands in the file: `inputs` may be written `input`; a component says `steps.0.when` of a list."""
+        written: Where = ()
+        for part in path:
+            index = int(part) if isinstance(part, str) and part.isascii() and part.isdigit() else part
+            forms = [(*written, form) for form in (part, index, *(["input"] if part == "inputs" else []))]
+            written = next((form for form in forms if form in self._lines), forms[0])
+        return written
 
     def _masked(self, text: str) -> str:
         """What came from the environment may be secret wherever a message quotes it."""

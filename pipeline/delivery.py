@@ -53,8 +53,11 @@ class Courier:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.more.wait(), wait)
                 continue
-            batch = await self.store.read(lambda db, bounds=bounds: outbox.load(db, self.name, bounds))
+            batch = await self._load(bounds)
             await self._until_done(bounds, batch)
+
+    async def _load(self, bounds: outbox.Bounds) -> Batch:
+        return await self.store.read(lambda db: outbox.load(db, self.name, bounds))
 
     async def _make_room(self) -> None:
         limit, block = self.buffer.size, self.buffer.when_full == "block"
@@ -114,7 +117,7 @@ class Courier:
             return await self.sink.deliver(batch)
         except (OSError, TimeoutError) as error:
             return Outcome(reason=str(error) or type(error).__name__)
-        except Exception as error:  # noqa: BLE001 - a fault in a sink must not end its deliveries
+        except Exception as error:
             log.exception("%s: delivery failed", self.name)
             return Outcome(reason=f"{type(error).__name__}: {error}")
         finally:

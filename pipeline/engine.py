@@ -26,9 +26,8 @@ from pipeline.journal.files import Files
 from pipeline.latest import Latest
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
-
     from pipeline.clock import Clock
+    from pipeline.config import Config
     from pipeline.graph import Graph
     from pipeline.journal.commit import Store
 
@@ -231,9 +230,7 @@ class Engine:
         if self.blocked():
             waits.append(HEARTBEAT_NS)
         if (due := self.graph.due()) is not None and self.in_flight < IN_FLIGHT:
-            waits += [
-                min(w, HEARTBEAT_NS) for i in self.intakes.values() if (w := self._until(i, due)) is not None
-            ]
+            waits += [min(w, HEARTBEAT_NS) for i in self.intakes.values() if (w := self._until(i, due)) is not None]
         return min(waits) if waits else None
 
     def _until(self, intake: Intake, due: int) -> int | None:

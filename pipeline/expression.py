@@ -20,7 +20,8 @@ import numpy as np
 
 from pipeline import functions
 from pipeline.frame import DTYPES, Array, Bools, Column, Frame, KeyTable, Schema
-from pipeline.functions import NUMBERS, ExpressionError
+from pipeline.functions import NUMBERS
+from pipeline.functions import ExpressionError as ExpressionError  # the one that compile_expression raises
 from pipeline.problem import did_you_mean
 
 MAX_TEXT = 4_000  # characters
@@ -96,7 +97,9 @@ def constant(kind: str) -> Expression:
 
 
 def _a(kind: str) -> str:
-    return {"float": "a number", "int": "a whole number", "bool": "true or false", "string": "text", "time": "a time"}[kind]
+    return {"float": "a number", "int": "a whole number", "bool": "true or false", "string": "text", "time": "a time"}[
+        kind
+    ]
 
 
 def _both(a: Bools | None, b: Bools | None) -> Bools | None:
@@ -168,7 +171,9 @@ class _Compiler:
         if name in _CONSTANTS:
             return _literal("bool", _CONSTANTS[name])
         known = self.schema.names()
-        raise ExpressionError(f'"{name}" is not a field of the input{did_you_mean(name, known)}; it has {", ".join(known)}')
+        raise ExpressionError(
+            f'"{name}" is not a field of the input{did_you_mean(name, known)}; it has {", ".join(known)}'
+        )
 
     def _read(self, name: str) -> None:
         if name not in self.names:
@@ -202,7 +207,8 @@ class _Compiler:
         result: Part | None = None
         left = node.left
         for op, right in zip(node.ops, node.comparators, strict=True):
-            one = self._membership(op, left, right, depth) if isinstance(op, ast.In | ast.NotIn) else self._one(op, left, right, depth)
+            membership = isinstance(op, ast.In | ast.NotIn)
+            one = (self._membership if membership else self._one)(op, left, right, depth)
             result = one if result is None else _lift2(_and, result, one)
             left = right
         assert result is not None
@@ -225,13 +231,17 @@ class _Compiler:
     def _membership(self, op: ast.cmpop, left: ast.AST, right: ast.AST, depth: int) -> Part:
         value = self.compile(left, depth)
         if not isinstance(right, ast.Tuple | ast.List | ast.Set):
-            raise ExpressionError('after `in` comes a list of values: in ("open", "shut"); for a part of a text use contains()')
+            raise ExpressionError(
+                'after `in` comes a list of values: in ("open", "shut"); for a part of a text use contains()'
+            )
         items = [self.compile(item, depth) for item in right.elts]
         for item, source in zip(items, right.elts, strict=True):
             if item.literal is None:
                 raise ExpressionError(f'"{ast.unparse(source)}" in a list after `in` must be a plain value')
             if item.kind != value.kind and not (item.kind in NUMBERS and value.kind in NUMBERS):
-                raise ExpressionError(f'"{ast.unparse(source)}" is {_a(item.kind)}; the list is compared with {_a(value.kind)}')
+                raise ExpressionError(
+                    f'"{ast.unparse(source)}" is {_a(item.kind)}; the list is compared with {_a(value.kind)}'
+                )
         literals = [item.literal for item in items]
         inverse = isinstance(op, ast.NotIn)
 
@@ -283,7 +293,8 @@ class _Compiler:
         parts = [self.compile(argument, depth) for argument in node.args]
         if function.default_time and not parts:
             parts = [Part("time", False, lambda frame: Column(frame.time))]
-        return function.build(name, parts, Part)
+        part: Part = function.build(name, parts, Part)
+        return part
 
 
 def _literal(kind: str, value: Any) -> Part:

@@ -257,7 +257,11 @@ def _matches(name: str, parts: Sequence[Part], make: MakePart) -> Any:
     text, pattern = parts
     if pattern.literal is None:
         raise ExpressionError("the pattern of matches() must be plain text")
-    if len(pattern.literal) > MAX_PATTERN or _NESTED_REPEAT.search(pattern.literal) or re.search(r"\\\d|\(\?", pattern.literal):
+    if (
+        len(pattern.literal) > MAX_PATTERN
+        or _NESTED_REPEAT.search(pattern.literal)
+        or re.search(r"\\\d|\(\?", pattern.literal)
+    ):
         raise ExpressionError(
             f"the pattern of matches() may have {MAX_PATTERN} characters, no repeated group that repeats, "
             "no back reference and no (?…)"

@@ -20,10 +20,9 @@ from pipeline.frame import Field, Frame, KeyTable, Progress, Schema, concatenate
 from pipeline.merge import Merge, merged_schema
 
 if TYPE_CHECKING:
+    from pipeline.clock import Clock
     from pipeline.config import Config, Node
     from pipeline.problem import Problem
-
-    from pipeline.clock import Clock
 
 log = logging.getLogger("headwater")
 
@@ -123,7 +122,7 @@ class Graph:
         made = None
         try:
             made = node.component(node.settings, context)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - other people's components may raise anything
             if not context.problems:
                 self._problem(node, "", str(error) or type(error).__name__)
         for setting, text in context.problems:
@@ -212,7 +211,8 @@ class Graph:
 
     def push(self, frames: dict[str, Frame]) -> list[tuple[str, str, Frame]]:
         """One step: a Frame for each source and each `SOURCE.invalid`. What reached the sinks: (sink, stream, rows)."""
-        self._delivered = delivered = []
+        delivered: list[tuple[str, str, Frame]] = []
+        self._delivered = delivered
         self.guilty = []
         for name, frame in frames.items():
             self._outlets[name].on_next(frame)

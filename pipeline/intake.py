@@ -60,10 +60,8 @@ class Intake:
         counts = np.asarray(decoded.counts, np.int64)
         arrivals = np.array([p.arrival or clock for p in payloads], np.int64)
         time = np.repeat(arrivals, counts) if decoded.times is None else decoded.times
-        if self.schema.key is None:
-            key = np.full(len(time), keys.whole(), np.int32)
-        else:
-            key = keys.codes(decoded.keys)
+        keyed = self.schema.key is not None
+        key = keys.codes(decoded.keys) if keyed else np.full(len(time), keys.whole(), np.int32)
         arrived = Arrived(time, key, decoded.columns, counts, list(decoded.refused), waiting)
         if len(time) and (int(key.min()) < 0 or int(time.max()) > clock + max_future):
             _refuse(arrived, decoded, keys, clock + max_future)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.frame import DTYPES, NEVER, Column, Field, Frame, Ints, Progress, Schema, concatenate, in_order
+from pipeline.frame import DTYPES, NEVER, Array, Column, Field, Frame, Ints, Progress, Schema, concatenate, in_order
 
 FAR = 2**63 - 1  # above every watermark: what an input that holds nothing back would say
 
@@ -103,7 +103,7 @@ def _lowest(marks: Sequence[Ints], plain: Sequence[Ints], floor: int) -> Ints:
     return result
 
 
-def _zeros(kind: str, n: int) -> np.ndarray:  # type: ignore[type-arg]
+def _zeros(kind: str, n: int) -> Array:
     if kind == "string":
         return np.full(n, "", object)
     return np.zeros(n, DTYPES[kind])

@@ -121,7 +121,7 @@ def _settle(engine: Engine, db: apsw.Connection) -> None:
         # A file that was at its end may have grown since: it is at its end only when it says so again.
         intake.ended, intake.quiet = False, intake.quiet and intake.source.live
     for source, request, packed in state.remembered(db):
-        if intake := engine.intakes.get(source):
+        if asked := engine.intakes.get(source):
             taken, refused, failed, repeated = state.unpack(packed)
             receipt = Receipt(taken, [Refused(*r) for r in refused], failed, repeated)
-            intake.inbox.requests.remember(request, receipt)
+            asked.inbox.requests.remember(request, receipt)

@@ -7,14 +7,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.delivery import Delivery
-from pipeline.problem import ConfigError
-
 from pipeline.clock import RealClock
+from pipeline.component import Sink, Source
+from pipeline.delivery import Delivery
 from pipeline.engine import Engine
 from pipeline.frame import KeyTable
 from pipeline.graph import Graph
 from pipeline.journal.commit import Store
+from pipeline.problem import ConfigError
 from pipeline.recovery import recover
 from pipeline.services import EngineServices
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pipeline.config import Config
-
     from pipeline.intake import Intake
 
 log = logging.getLogger("headwater")
@@ -100,9 +99,9 @@ class Pipeline:
 
     async def _serve(self, services: EngineServices) -> None:
         """Mount what needs the server, and open it; nothing is opened for a pipeline that needs none."""
-        parts = [*self.graph.sources.values(), *self.graph.sinks.values()]
+        parts: list[Source | Sink] = [*self.graph.sources.values(), *self.graph.sinks.values()]
         for part in parts:
-            part.context.services = services  # type: ignore[attr-defined]
+            part.context.services = services
         needing = [part for part in parts if part.needs_server]
         if not needing:
             return
@@ -110,7 +109,7 @@ class Pipeline:
 
         self.server = HttpServer(self.config.server)
         for part in needing:
-            part.context.server = self.server  # type: ignore[attr-defined]
+            part.context.server = self.server
             part.mount(self.server)
         await self.server.start()
 

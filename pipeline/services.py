@@ -11,7 +11,6 @@ from pipeline.journal import history, state
 
 if TYPE_CHECKING:
     from pipeline.delivery import Delivery
-
     from pipeline.engine import Engine
 
 Metric = tuple[str, str, str, list[tuple[dict[str, str], float]]]

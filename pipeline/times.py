@@ -85,7 +85,8 @@ def _parse(value: Any, unit: str) -> int | None:
     if isinstance(value, int):
         return value * per
     whole = int(np.floor(value))
-    return whole * per + round((value - whole) * per)
+    ns: int = whole * per + round((value - whole) * per)
+    return ns
 
 
 def instant(text: str) -> int | None:

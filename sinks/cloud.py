@@ -23,17 +23,17 @@ AGAIN = {408, 425, 429}  # refusals that pass
 LONGEST_REASON = 200  # characters of a peer's answer that are kept
 
 
-class BatchSettings(Settings):
+class BatchSettings(Settings, frozen=True):
     rows: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 500
     wait: Duration = duration("5 s")
 
 
-class BufferSettings(Settings):
+class BufferSettings(Settings, frozen=True):
     size: Size = Size(100_000_000)
     when_full: Literal["drop_oldest", "block"] = "drop_oldest"
 
 
-class CloudSettings(Settings, kw_only=True):
+class CloudSettings(Settings, frozen=True, kw_only=True):
     url: str
     where: str | None = None
     batch: BatchSettings = BatchSettings()
@@ -138,8 +138,8 @@ class Cloud(Sink):
         shown: list[dict[str, Any]] = []
         for stream, frame in batch.parts:
             schema, names = self.context.inputs[stream], self.context.keys.names
-            for row in rows(frame, schema, names):
-                shown.append({"stream": stream, **{k: v for k, v in row.items() if v is not None}})
+            made = rows(frame, schema, names)
+            shown += [{"stream": stream, **{k: v for k, v in row.items() if v is not None}} for row in made]
         if self.settings.format == "json":
             body: bytes = orjson.dumps(shown)
         else:

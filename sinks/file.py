@@ -10,7 +10,7 @@ from pipeline.frame import Frame, Schema, rows
 from pipeline.registry import codec_for
 
 
-class FileSettings(Settings):
+class FileSettings(Settings, frozen=True):
     path: str
     format: str | dict[str, Any] = "json"
     time_unit: Literal["iso", "s", "ms", "us", "ns"] = "iso"

@@ -82,7 +82,9 @@ class Csv:
         at = [header.index(name) if name in header else -1 for name in self._wanted()]
         for name, place in zip(self._wanted(), at, strict=True):
             if place < 0 and not (name in self.fields and self.fields[name].optional):
-                refused.append(Refused(index, 0, f'{name}: there is no such column; there are {", ".join(header)}'[:RAW], ""))
+                refused.append(
+                    Refused(index, 0, f"{name}: there is no such column; there are {', '.join(header)}"[:RAW], "")
+                )
                 return
         for item, line in enumerate(body):
             cells = self._cells(line)

@@ -52,7 +52,7 @@ class Json:
         self._any = msgspec.json.Decoder(msgspec.Raw).decode
         self._reasons: dict[str, str] = {}
         # A list comprehension over a fixed attribute is twice as fast as map(attrgetter): 7 ns a value.
-        self._get = [eval(f"lambda rows: [row.f{i} for row in rows]") for i in range(len(self.fields))]  # noqa: S307
+        self._get = [eval(f"lambda rows: [row.f{i} for row in rows]") for i in range(len(self.fields))]
         self._nan = any(f.nan for f in self.fields.values())
 
     def _struct(self) -> type[Any]:
@@ -191,7 +191,9 @@ class Json:
 
     def _column(self, name: str, field: Field, values: list[Any], bad: dict[int, str]) -> Column:
         try:
-            return column(field.kind, values) if field.optional or field.kind == "string" else _plain(field.kind, values)
+            return (
+                column(field.kind, values) if field.optional or field.kind == "string" else _plain(field.kind, values)
+            )
         except OverflowError:
             for i, value in enumerate(values):
                 if value is not None and abs(value) >= 2**63:

@@ -17,7 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from pipeline.problem import ConfigError
-
     from pipeline.run import check
 
     try:

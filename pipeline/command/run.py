@@ -25,9 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from pipeline.problem import ConfigError
-
     from pipeline.command.log import set_up
+    from pipeline.problem import ConfigError
     from pipeline.run import Pipeline, check
 
     set_up(options.log, verbose=options.verbose)
@@ -57,10 +56,11 @@ async def _run(pipeline: Pipeline, *, show_progress: bool) -> int:
     except StateInUse as error:
         print(error, file=sys.stderr)
         return 3
-    except Exception as error:
-        log.exception("%s failed", pipeline.config.pipeline.name) if not isinstance(
-            error, OSError | ValueError
-        ) else print(f"headwater: {error}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"headwater: {error}", file=sys.stderr)
+        return 1
+    except Exception:
+        log.exception("%s failed", pipeline.config.pipeline.name)
         return 1
     finally:
         if bar is not None:

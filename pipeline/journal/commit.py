@@ -156,7 +156,8 @@ class Store:
         if connection is None:
             connection = self._local.connection = _connect(self._place, self.durability, readonly=True)
         with connection:  # one snapshot for all that the work reads
-            return work(connection)
+            found = work(connection)
+        return found  # noqa: RET504 - apsw's context manager may swallow, says its type
 
     def close(self) -> None:
         """Commit what waits, then let go of the folder."""

@@ -52,7 +52,8 @@ def _settled(found: list[Frame], query: RowsQuery, bound: int) -> bool:
 
 def _candidates(db: apsw.Connection, query: RowsQuery, codes: list[int] | None) -> Iterator[tuple[int, Frame]]:
     """Each Frame that may hold rows of the query, cut to them, with the time before (after) which none of it lies."""
-    where, values = "stream = ? AND history", [query.stream]
+    where = "stream = ? AND history"
+    values: list[str | int] = [query.stream]
     if query.start is not None:
         where, values = where + " AND last >= ?", [*values, query.start]
     if query.end is not None:

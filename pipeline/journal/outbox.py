@@ -133,8 +133,8 @@ def refuse(
     """The rows of a batch that the peer will never take, as dead letters."""
     letters = []
     for stream, frame in batch.parts:
-        for row in rows(frame, schemas[stream], keys):
-            letters.append((clock, sink, reason, orjson.dumps({"stream": stream, **row}).decode()))
+        shown = [{"stream": stream, **row} for row in rows(frame, schemas[stream], keys)]
+        letters += [(clock, sink, reason, orjson.dumps(row).decode()) for row in shown]
     state.bury(db, letters)
 
 

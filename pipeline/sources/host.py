@@ -24,7 +24,7 @@ FIELDS = {
 SAMPLE_BYTES = 200  # what a sample counts for in the inbox
 
 
-class HostSettings(Settings):
+class HostSettings(Settings, frozen=True):
     every: Duration = duration("1 s")
     name: str = ""
 
@@ -106,4 +106,4 @@ class Sampler:
     def _uptime(self) -> float:
         import time
 
-        return max(0.0, time.time() - self.psutil.boot_time())
+        return max(0.0, time.time() - float(self.psutil.boot_time()))

@@ -112,7 +112,7 @@ class Http(CodecSource):
         for name, text in request.query.items():
             field = self.schema.fields.get(name)
             reading[name] = text
-            if field is not None and field.kind != "string" or name == self.settings.time:
+            if (field is not None and field.kind != "string") or name == self.settings.time:
                 try:
                     reading[name] = orjson.loads(text)
                 except orjson.JSONDecodeError:

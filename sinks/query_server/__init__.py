@@ -7,7 +7,7 @@ from pipeline.frame import Frame
 from pipeline.quantity import Duration, Size
 
 
-class QueryServerSettings(Settings):
+class QueryServerSettings(Settings, frozen=True):
     retention: Duration | None = None
     max_size: Size | None = None
 

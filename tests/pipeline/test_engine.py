@@ -21,7 +21,6 @@ from pipeline.component import (
     Refused,
     Settings,
     Sink,
-    SinkContext,
     Source,
     SourceContext,
     StepWrites,
@@ -49,10 +48,15 @@ class Pushed(Source):
         rows = [row for p in payloads for row in p.data if row[2] != -1]
         counts = [sum(row[2] != -1 for row in p.data) for p in payloads]
         refused = [
-            Refused(i, j, "minus one", str(row)) for i, p in enumerate(payloads) for j, row in enumerate(p.data) if row[2] == -1
+            Refused(i, j, "minus one", str(row))
+            for i, p in enumerate(payloads)
+            for j, row in enumerate(p.data)
+            if row[2] == -1
         ]
         times = np.array([t * SECOND for _, t, _ in rows], np.int64)
-        return Decoded([k for k, _, _ in rows], times, {"value": column("float", [v for *_, v in rows])}, counts, refused)
+        return Decoded(
+            [k for k, _, _ in rows], times, {"value": column("float", [v for *_, v in rows])}, counts, refused
+        )
 
 
 class Total(Operator):
@@ -137,7 +141,9 @@ class Rig:
         return self.total.totals()
 
     async def recorded(self) -> int:
-        return await self.store.read(lambda db: db.execute("SELECT coalesce(sum(rows), 0) FROM frames WHERE history").get)
+        return await self.store.read(
+            lambda db: db.execute("SELECT coalesce(sum(rows), 0) FROM frames WHERE history").get
+        )
 
     async def dead(self) -> list[str]:
         return [reason for _, _, _, reason, _ in await self.store.read(lambda db: state.dead(db, 100))]
