@@ -119,6 +119,11 @@ def test_relative_state_starts_at_the_file_and_an_absolute_one_stays() -> None:
             '"made://here"\nquos = 1',
             '8: sources.house.quos: unknown setting "quos" (did you mean "qos"?)',
         ),
+        (
+            '"made://here"',
+            '"made://here"\nquos = "high"',
+            '8: sources.house.quos: unknown setting "quos" (did you mean "qos"?)',
+        ),
         ('"float"', "3", "8: sources.house.fields.value: expected text, got a whole number"),
         (
             "[sinks.cloud]",
@@ -293,6 +298,18 @@ def test_a_cycle_is_named_once_and_hides_nothing() -> None:
         "operators.d.inputs: a cycle: d -> d",
     ]
     assert len(problems) == 2 + 5
+    assert len(read(GOOD + operators).problems) == len(problems)
+
+
+def test_a_guess_makes_no_cycle() -> None:
+    """What was most likely meant is taken to find more, and never blamed."""
+    operators = "".join(
+        f'[operators.{name}]\ntype = "sieve"\ninput = "{read}"\nwhere = "value"\n'
+        for name, read in [("alpha", "betta"), ("beta", "alpha")]
+    )
+    assert found(GOOD + operators) == [
+        '21: operators.alpha.input: there is no source or operator "betta" (did you mean "beta"?)'
+    ]
 
 
 def test_a_long_chain() -> None:
@@ -308,6 +325,13 @@ def test_what_could_not_be_understood_blames_nobody_else() -> None:
     """A source without known fields: those that read it are not told that their fields are unknown."""
     assert len(found(changed('fields = { value = "float" }', "fields = 3"))) == 1
     assert len(found(changed('type = "made"', 'type = "zzzz"'))) == 1
+    both = '[sources.other]\ntype = "made"\nurl = "x"\nfields = 3\n[operators.both]\ntype = "sieve"\n'
+    assert len(found(GOOD + both + 'inputs = ["other", "house"]\nwhere = "only_in_other"\n')) == 1
+
+
+def test_of_two_nodes_of_a_name_the_first_has_it() -> None:
+    nodes = read(changed("[sinks.cloud]", "[sinks.valid]")).nodes
+    assert {name: node.kind for name, node in nodes.items()} == {"house": "source", "valid": "operator"}
 
 
 def test_text_that_is_not_toml() -> None:
@@ -336,6 +360,15 @@ def test_a_byte_order_mark_and_other_line_ends(tmp_path: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + changed("value > 3", "valu > 3").replace("\n", "\r\n").encode())
     config = load(file)
     assert [p.line for p in Graph(config, KeyTable(), VirtualClock()).problems] == [13]
+
+
+def test_a_place_as_the_component_names_it() -> None:
+    """Its settings by dots, elements by number; `inputs` also where it is written `input`."""
+    config = read(changed('"http://there"', '"x"\nanything = [\n  1,\n  { 0 = "a" },\n]\n'))
+    places = [config.problem(("sinks", "cloud", "anything", *more), "x") for more in ((), ("1",), ("1", "0"), ("7",))]
+    assert [place.line for place in places] == [19, 21, 21, 19]
+    assert places[2].path == ("sinks", "cloud", "anything", 1, "0")
+    assert config.problem(("operators", "valid", "inputs"), "x")[:2] == (12, ("operators", "valid", "input"))
 
 
 # --- disabled nodes -------------------------------------------------------------------------------------------------

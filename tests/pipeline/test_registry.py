@@ -109,7 +109,13 @@ def test_a_content_type_chooses() -> None:
     assert name(codec("lines", "Application/JSON; charset=utf-8")) == "Json"
     assert name(codec("lines", "application/x-ndjson")) == "Json"
     assert codec("json", "text/x-lines").options == {}
+    assert codec({"type": "json", "lines": False}, "text/x-lines").options == {}
     assert codec({"type": "lines", "comment": "#"}, "text/x-lines").options == {"comment": "#"}
+
+
+def test_of_two_codecs_for_a_content_type_the_format_of_the_source_wins() -> None:
+    assert name(codec("lines", "text/x-lines")) == "Lines"
+    assert name(codec("more_lines", "text/x-lines")) == "MoreLines"
 
 
 @pytest.mark.parametrize("media_type", ["image/png", "text/unfinished", "json"])

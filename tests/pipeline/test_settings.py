@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Meta, field
 
@@ -31,7 +31,7 @@ class Outer(Settings, kw_only=True, frozen=True):
     text: Annotated[str, Meta(min_length=1, pattern="^[a-z]*$")] = "a"
     number: float = 0.5
     switch: bool = False
-    word: Literal["one", "two", 3] = "one"
+    word: Literal["one", "two", 1] = "one"
     colour: Colour = Colour.RED
     for_: Duration | None = field(name="for", default=None)
     token: Secret | None = None
@@ -52,6 +52,7 @@ tables = st.dictionaries(st.sampled_from([*names(Outer), "other"]), values, max_
 
 
 @given(tables)
+@example({"word": True})
 def test_it_agrees_with_msgspec(table: dict[str, Any]) -> None:
     """On what is right, and on what comes out of it."""
     try:
@@ -102,6 +103,16 @@ def test_paths_and_kinds_of_plug_ins() -> None:
 
     assert read(Odd, {"path": "a/b", "anything": [1]}).settings == Odd(path=Path("a/b"), anything=[1])
     assert read(Odd, {"path": 1}).found == [(("path",), "expected text, got a whole number")]
+
+
+def test_text_is_what_nothing_else_can_read() -> None:
+    """Whatever the order of the union."""
+
+    class Either(Settings, kw_only=True, frozen=True):
+        wait: str | Duration
+
+    assert read(Either, {"wait": "5 s"}).settings == Either(wait=duration("5 s"))
+    assert read(Either, {"wait": "long"}).settings == Either(wait="long")
 
 
 def test_a_check_of_the_settings_themselves() -> None:
