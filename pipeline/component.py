@@ -161,6 +161,14 @@ class Refused(NamedTuple):
     raw: str  # the reading as it came, cut to a sensible length
 
 
+def item_of(taken: int, payload: int, refused: Sequence[Refused]) -> int:
+    """Which reading of a payload the `taken`-th good one is, counting those refused before."""
+    item = taken
+    for bad in sorted(r.item for r in refused if r.payload == payload):
+        item += bad <= item
+    return item
+
+
 class Decoded(NamedTuple):
     """Readings as columns, in order of arrival, and those refused."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.component import Decoded, Payload, Receipt, Refused, Source
+from pipeline.component import Decoded, Payload, Receipt, Refused, Source, item_of
 from pipeline.frame import FULL, MAX_KEY, NEVER, Array, Column, Frame, Ints, KeyTable, Progress, Schema, column, empty
 from pipeline.inbox import BoundedInbox, Waiting
 
@@ -125,6 +125,7 @@ def _refuse(arrived: Arrived, decoded: Decoded, keys: KeyTable, latest: int) -> 
     bad = np.flatnonzero(ahead | crowded)
     payload = np.repeat(np.arange(len(arrived.counts)), arrived.counts)
     starts = np.cumsum(arrived.counts) - arrived.counts
+    found = []
     for row in bad.tolist():
         at = int(payload[row])
         if ahead[row]:
@@ -134,7 +135,8 @@ def _refuse(arrived: Arrived, decoded: Decoded, keys: KeyTable, latest: int) -> 
         else:
             reason = f"the key is empty or longer than {MAX_KEY} characters"
         raw = f"{decoded.keys[row] if decoded.keys else ''} at {np.datetime64(int(arrived.time[row]), 'ns')}Z"
-        arrived.refused.append(Refused(at, row - int(starts[at]), reason, raw[:200]))
+        found.append(Refused(at, item_of(row - int(starts[at]), at, decoded.refused), reason, raw[:200]))
+    arrived.refused += found
     keep = ~(ahead | crowded)
     arrived.time, arrived.key = arrived.time[keep], arrived.key[keep]
     arrived.columns = {name: c.take(keep) for name, c in arrived.columns.items()}

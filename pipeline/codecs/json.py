@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pipeline.component import Context, Decoded, ReadingSettings, Refused
+from pipeline.component import Context, Decoded, ReadingSettings, Refused, item_of
 from pipeline.frame import Array, Bools, Column, Field, Ints, column
 from pipeline.reading import parse_fields
 from pipeline.times import nanoseconds
@@ -216,10 +216,12 @@ class Json:
         keep[list(bad)] = False
         payload = np.repeat(np.arange(len(counts)), counts)
         starts = np.cumsum(counts) - counts
+        malformed = list(refused)
         for row, why in sorted(bad.items()):
             of = int(payload[row])
             shown = {name: c.take(slice(row, row + 1)).tolist()[0] for name, c in columns.items()}
-            refused.append(Refused(of, row - int(starts[of]), why, f"{keys[row] if len(keys) else ''} {shown}"[:RAW]))
+            item = item_of(row - int(starts[of]), of, malformed)
+            refused.append(Refused(of, item, why, f"{keys[row] if len(keys) else ''} {shown}"[:RAW]))
         kept = np.bincount(payload[keep], minlength=len(counts)).tolist()
         return Decoded(
             [key for key, k in zip(keys, keep.tolist(), strict=True) if k] if len(keys) else keys,

@@ -122,7 +122,8 @@ class Store:
         self._waiting += 1
 
         def back(result: Any, error: BaseException | None) -> None:
-            loop.call_soon_threadsafe(self._came_back, done, result, error)
+            with contextlib.suppress(RuntimeError):  # the loop has ended: no one is left to be told
+                loop.call_soon_threadsafe(self._came_back, done, result, error)
 
         self._queue.put((work, back))
 

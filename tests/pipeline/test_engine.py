@@ -79,7 +79,7 @@ class Total(Operator):
 
     def totals(self) -> dict[str, float]:
         names = self.context.keys.names
-        return {name: float(self.total.data["total"][code]) for code, name in enumerate(names)}
+        return {name: float(self.total.data["total"][code]) for code, name in enumerate(names) if name}
 
 
 class Kept(Sink):
