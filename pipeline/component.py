@@ -179,6 +179,24 @@ class Decoded(NamedTuple):
     refused: list[Refused]
 
 
+def joined(parts: Sequence[tuple[int, Decoded]]) -> Decoded:
+    """What was decoded in several goes, as one; each with the index of its first payload."""
+    decoded = [d for _, d in parts]
+    columns = {}
+    for name in decoded[0].columns:
+        made = [d.columns[name] for d in decoded]
+        present = None if all(c.present is None for c in made) else np.concatenate([c.known() for c in made])
+        columns[name] = Column(np.concatenate([c.values for c in made]), present)
+    timed = [d.times for d in decoded if d.times is not None and len(d.times)]
+    return Decoded(
+        [key for d in decoded for key in d.keys],
+        np.concatenate(timed) if timed else decoded[0].times,
+        columns,
+        [n for d in decoded for n in d.counts],
+        [Refused(start + r.payload, *r[1:]) for start, d in parts for r in d.refused],
+    )
+
+
 class Codec(Protocol):
     """Bytes to columns and back. Decoding many payloads at once is the usual case."""
 

@@ -8,8 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.component import Decoded, Payload, Receipt, Refused, Source, item_of
-from pipeline.frame import FULL, MAX_KEY, NEVER, Array, Column, Frame, Ints, KeyTable, Progress, Schema, column, empty
+from pipeline.component import Decoded, Payload, Receipt, Refused, Source, item_of, joined
+from pipeline.frame import (
+    FULL,
+    MAX_KEY,
+    NEVER,
+    NO_PROGRESS,
+    Array,
+    Column,
+    Frame,
+    Ints,
+    KeyTable,
+    Progress,
+    Schema,
+    column,
+    empty,
+)
 from pipeline.inbox import BoundedInbox, Waiting
 
 
@@ -56,7 +70,7 @@ class Intake:
     def decode(self, waiting: Sequence[Waiting], keys: KeyTable, clock: int, max_future: int) -> Arrived:
         """The readings of these payloads as columns; those that cannot be taken are refused with a reason."""
         payloads = [w.payload for w in waiting]
-        decoded = self.source.decode(payloads)
+        decoded = self._decode(payloads)
         counts = np.asarray(decoded.counts, np.int64)
         arrivals = np.array([p.arrival or clock for p in payloads], np.int64)
         time = np.repeat(arrivals, counts) if decoded.times is None else decoded.times
@@ -66,6 +80,19 @@ class Intake:
         if len(time) and (int(key.min()) < 0 or int(time.max()) > clock + max_future):
             _refuse(arrived, decoded, keys, clock + max_future)
         return arrived
+
+    def _decode(self, payloads: Sequence[Payload]) -> Decoded:
+        """What the source makes of them. If that fails as a whole, each on its own, and the guilty ones are refused."""
+        try:
+            return self.source.decode(payloads)
+        except Exception as error:  # noqa: BLE001 - a fault in a codec must cost no other payload
+            if len(payloads) > 1:
+                return joined([(i, self._decode([payload])) for i, payload in enumerate(payloads)])
+            self.failure = f"a payload could not be decoded: {type(error).__name__}: {error}"
+            raw = payloads[0].data[:200] if isinstance(payloads[0].data, bytes) else b""
+            nothing = empty(self.schema, NO_PROGRESS)
+            refused = [Refused(0, 0, self.failure, raw.decode(errors="replace"))]
+            return Decoded([], nothing.time, dict(nothing.columns), [0], refused)
 
     def advance(self, seq: Ints, time: Ints, disorder: int) -> tuple[Ints, int]:
         """The watermark before each reading, and after the last; the state moves along."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-import numpy as np
-
-from pipeline.component import Codec, Context, Decoded, Payload, ReadingSettings, Refused, Source, SourceContext
-from pipeline.frame import Column, Field, Schema
+from pipeline.component import Codec, Context, Decoded, Payload, ReadingSettings, Source, SourceContext, joined
+from pipeline.frame import Field, Schema
 from pipeline.problem import did_you_mean
 from pipeline.times import UNITS
 
@@ -66,28 +64,9 @@ class CodecSource(Source):
             data = [p.data for p in group]
             parts.append((start, _decode(codec, data)))
             start += len(data)
-        return parts[0][1] if len(parts) == 1 else _joined(parts)
+        return parts[0][1] if len(parts) == 1 else joined(parts)
 
 
 def _decode(codec: Codec | None, data: list[bytes]) -> Decoded:
     assert codec is not None  # a source without its codec is a problem, and is not run
     return codec.decode(data)
-
-
-def _joined(parts: Sequence[tuple[int, Decoded]]) -> Decoded:
-    """What several codecs decoded, in order."""
-    decoded = [d for _, d in parts]
-    columns = {}
-    for name in decoded[0].columns:
-        made = [d.columns[name] for d in decoded]
-        whole = all(c.present is None for c in made)
-        present = None if whole else np.concatenate([c.known() for c in made])
-        columns[name] = Column(np.concatenate([c.values for c in made]), present)
-    times = None if decoded[0].times is None else np.concatenate([d.times for d in decoded if d.times is not None])
-    return Decoded(
-        [key for d in decoded for key in d.keys],
-        times,
-        columns,
-        [n for d in decoded for n in d.counts],
-        [Refused(start + r.payload, *r[1:]) for start, d in parts for r in d.refused],
-    )

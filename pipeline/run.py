@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headwater")
 
+DRAIN_S = 30.0  # how long a pipeline whose input has ended goes on delivering, as long as that succeeds
 GRACE_S = 5.0  # how long a stop waits for deliveries under way
 
 
@@ -80,6 +81,8 @@ class Pipeline:
             engine.stop()
         try:
             await engine.run()
+            if delivery is not None and not self._stopping:
+                await delivery.drain(DRAIN_S)
         finally:
             services.ready = False
             await self._take_down(tasks, delivery)
