@@ -22,8 +22,10 @@ _AUTO = ((1e17, "ns"), (1e14, "us"), (1e11, "ms"), (0.0, "s"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def nanoseconds(values: Sequence[Any], unit: str) -> tuple[Ints, Bools | None]:
+def nanoseconds(values: Sequence[Any] | Ints, unit: str) -> tuple[Ints, Bools | None]:
     """Times in ns, and where they are right (None: everywhere). `values` are numbers, or text for `iso` and `auto`."""
+    if isinstance(values, np.ndarray):
+        return _whole(values, unit)
     if unit != "iso":
         found = np.array(values) if values else np.empty(0, np.int64)
         if found.dtype == np.int64:

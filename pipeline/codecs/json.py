@@ -20,7 +20,15 @@ RAW = 200  # characters of a refused reading that are kept
 REASONS = 1_000  # different errors whose wording is remembered
 _TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool, "string": str}
 _SAID = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text", "string": "text"}
-_GOT = {"str": "text", "int": "a whole number", "null": "null", "array": "a list", "object": "an object"}
+_GOT = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "null",
+    "array": "a list",
+    "object": "an object",
+}
 _EXPECTED = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
 
 
@@ -45,9 +53,15 @@ class Json:
         quiet = Context(context.name, context.keys)  # the source reports wrong fields itself
         reserved = (settings.key, settings.time, "time")
         self.fields = {n: f for n, f in parse_fields(settings.fields, quiet).items() if n not in reserved}
-        self._reading = self._struct()
-        decoder = msgspec.json.Decoder(self._reading)
-        self._one = decoder.decode
+        self._reading = self._struct(whole_times=False)
+        # Numbers are whole in most data, and then cost half: only when one is not, fractions are allowed for good.
+        self._whole_times = settings.time is not None and settings.time_unit != "iso"
+        got = "str" if settings.time_unit == "auto" else "float"
+        self._fraction_at = (f"got `{got}` - at `$.{settings.time}`", f"got `float` - at `$.{settings.time}`")
+        self._fractions = msgspec.json.Decoder(self._reading).decode
+        self._one = (
+            msgspec.json.Decoder(self._struct(whole_times=True)).decode if self._whole_times else self._fractions
+        )
         self._many = msgspec.json.Decoder(list[msgspec.Raw]).decode
         self._any = msgspec.json.Decoder(msgspec.Raw).decode
         self._reasons: dict[str, str] = {}
@@ -55,7 +69,7 @@ class Json:
         self._get = [eval(f"lambda rows: [row.f{i} for row in rows]") for i in range(len(self.fields))]
         self._nan = any(f.nan for f in self.fields.values())
 
-    def _struct(self) -> type[Any]:
+    def _struct(self, *, whole_times: bool) -> type[Any]:
         """A Struct of the key, the time and the fields; attributes are numbered, so any name will do."""
         attributes: list[Any] = []
         rename: dict[str, str] = {}
@@ -64,7 +78,8 @@ class Json:
             rename["key"] = self.settings.key
         if self.settings.time is not None:
             unit = self.settings.time_unit
-            attributes.append(("time", {"iso": str, "auto": int | float | str}.get(unit, int | float)))
+            kind = int if whole_times else {"iso": str, "auto": int | float | str}.get(unit, int | float)
+            attributes.append(("time", kind))
             rename["time"] = self.settings.time
         optional = []
         for i, (name, field) in enumerate(self.fields.items()):
@@ -127,6 +142,9 @@ class Json:
                     blank += 1
                 elif (again := self._with_nan(text)) is not None:
                     rows.append(again)
+                elif self._whole_times and str(error).endswith(self._fraction_at):
+                    self._whole_times, self._one = False, self._fractions
+                    source = map(self._one, texts[len(rows) - start + bad + blank :])
                 else:
                     raw = text[: 4 * RAW].decode(errors="replace")[:RAW]
                     refused.append(Refused(index, len(rows) - start + bad, self._reason(error), raw))
@@ -165,7 +183,8 @@ class Json:
         if missing := re.fullmatch(r"Object missing required field `(.+)`", text):
             return f"{missing[1]}: missing"
         if found := _EXPECTED.fullmatch(text):
-            wanted = [_SAID.get(kind, kind) for kind in found[1].split(" | ") if kind != "null"]
+            kinds = [kind for kind in found[1].split(" | ") if kind != "null"]
+            wanted = [_SAID.get(kind, kind) for kind in kinds if not (kind == "int" and "float" in kinds)]
             return f"{name or 'reading'}: expected {' or '.join(wanted)}, got {_GOT.get(found[2], found[2])}"
         return f"{name}: {text}" if name else text
 
@@ -179,7 +198,9 @@ class Json:
             keys = [row.key for row in rows]
         times: Ints | None = None
         if self.settings.time is not None:
-            times, good = nanoseconds([row.time for row in rows], self.settings.time_unit)
+            stamps = [row.time for row in rows]
+            values = np.fromiter(stamps, np.int64, n) if self._whole_times else stamps
+            times, good = nanoseconds(values, self.settings.time_unit)
             if good is not None:
                 bad |= dict.fromkeys(np.flatnonzero(~good).tolist(), f"{self.settings.time}: not a time in range")
         columns = {}
@@ -248,5 +269,5 @@ class Json:
 
 def _plain(kind: str, values: list[Any]) -> Column:
     dtype: Any = {"float": np.float64, "int": np.int64, "bool": np.bool_}[kind]
-    array: Array = np.array(values, dtype)
+    array: Array = np.fromiter(values, dtype, len(values))
     return Column(array)
