@@ -1,58 +1,94 @@
-"""The one HTTP server of a pipeline, that sources and sinks mount their routes on."""
+"""The one HTTP server of a pipeline, that sources and sinks mount their routes on.
+
+    connection  at most CONNECTIONS are open, the next is answered 503; a silent one is closed
+    request     token, or Host and origin, are looked at before the route's handler is
+    answer      errors are `application/problem+json`, and tell nothing of the inside
+
+Without a token, what protects the pipeline is that it listens on this machine alone. A browser on it would be a way in for
+any page of the web, so a name that merely points here is refused (DNS rebinding), and so is what another site's page sends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
-import orjson
-from aiohttp import web
+from aiohttp import http_exceptions, web
+
+from pipeline.web import HttpProblem
 
 if TYPE_CHECKING:
-    from pipeline.config import ServerSettings
+    from pathlib import Path
+
+    from pipeline.quantity import Secret
 
 log = logging.getLogger("headwater")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-MAX_BODY = 16_000_000  # bytes; a route may want less
-CONNECTIONS = 1_000  # open at once; more wait in the kernel's queue
-SLOW_CLIENT_S = 30.0  # a request must have arrived whole by then
-KEEP_ALIVE_S = 75.0
+CONNECTIONS = 500  # open at once; a process may hold 1,024 files, and the history needs some
+SILENT_S = 10.0  # a new connection must have sent the head of its first request by then
+KEEP_ALIVE_S = 75.0  # and one that has been used the next: sensors that send once a minute keep theirs
+LINGER_S = 5.0  # a body that was refused is read on for so long, or its sender would never see the answer
+HANDSHAKE_S = 10.0
 GRACE_S = 2.0  # for requests under way when the server stops
 
-_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-_LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
+# setdefault: a page of ours may allow itself more
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d*)?")
+_DETAILS = {404: "there is nothing here", 405: "this path does not take that method"}
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> web.Response:
-    """An `application/problem+json` answer (RFC 9457)."""
-    title = web.Response(status=status).reason
-    body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, **more})
-    return web.Response(status=status, body=body, content_type="application/problem+json", headers=headers)
+class Files(Protocol):
+    """Of [server] tls."""
+
+    @property
+    def certificate(self) -> Path: ...
+    @property
+    def key(self) -> Path: ...
 
 
-def answer(value: Any, status: int = 200) -> web.Response:
-    """A JSON answer."""
-    return web.Response(status=status, body=orjson.dumps(value), content_type="application/json")
+class Listening(Protocol):
+    """What is needed of [server]."""
+
+    @property
+    def token(self) -> Secret | None: ...
+    @property
+    def tls(self) -> Files | None: ...
+    @property
+    def insecure(self) -> bool: ...
+    def address(self) -> tuple[str, int]: ...
 
 
 class HttpServer:
-    """Routes are mounted, then it starts. With a token every request needs it; errors are problem+json."""
+    """Routes are mounted, then it starts."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: Listening) -> None:
         self.settings = settings
         self.host, self.port = settings.address()
         self._routes: dict[tuple[str, str], Handler] = {}
-        self._token = b"Bearer " + settings.token.reveal().encode() if settings.token else None
+        self._token = settings.token.reveal().encode() if settings.token else None
+        self._local = self._token is None and not settings.insecure and _is_loopback(self.host)
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
 
     def route(self, method: str, path: str, handler: Handler) -> bool:
-        """Mount a handler; False: that method and path have one."""
+        """Mount a handler; False: another one has that method and path already. Only before `start`."""
+        if self._runner is not None:
+            raise RuntimeError("the server has started; its routes are fixed")
         if (method, path) in self._routes:
             return False
         self._routes[method, path] = handler
@@ -61,72 +97,188 @@ class HttpServer:
     @property
     def url(self) -> str:
         scheme = "https" if self.settings.tls else "http"
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.host}]" if ":" in self.host else self.host or "0.0.0.0"
         return f"{scheme}://{host}:{self.port}"
 
+    # --- from start to close ---
+
     async def start(self) -> None:
-        """OSError if the address cannot be had."""
-        app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY)
+        """OSError if the address cannot be had, or the certificate cannot be used."""
+        tls = self._tls() if self.settings.tls else None
+        app = web.Application(middlewares=[self._guard])
+        app.on_response_prepare.append(_add_headers)
         for (method, path), handler in self._routes.items():
-            app.router.add_route(method, path, handler)
-        self._runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=GRACE_S, handler_cancellation=False
-        )
+            if method == "GET":
+                app.router.add_get(path, handler)  # answers HEAD, too
+            else:
+                app.router.add_route(method, path, handler)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S)
         await self._runner.setup()
-        context = self._tls() if self.settings.tls else None
-        site = web.TCPSite(self._runner, self.host, self.port, ssl_context=context, backlog=CONNECTIONS)
         try:
-            await site.start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._connect,
+                self.host or None,
+                self.port,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE_S if tls else None,
+                backlog=CONNECTIONS,
+            )
         except OSError as error:
-            await self._runner.cleanup()
+            await self.close()
             raise OSError(f"cannot listen on {self.host}:{self.port}: {error.strerror or error}") from error
-        self.port = self._runner.addresses[0][1]
+        self.port = self._listener.sockets[0].getsockname()[1]
 
     def _tls(self) -> ssl.SSLContext:
-        assert self.settings.tls is not None
+        files = self.settings.tls
+        assert files is not None
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self.settings.tls.certificate, self.settings.tls.key)
+        try:
+            context.load_cert_chain(files.certificate, files.key)
+        except OSError as error:  # SSLError is one
+            said = error.strerror or str(error)
+            raise OSError(f"[server] tls: {files.certificate} and {files.key}: {said}") from error
         return context
 
     async def close(self) -> None:
-        """Take no more requests; those under way get `GRACE_S`."""
+        """Take no more requests; those under way get `GRACE_S`, then every connection is closed."""
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
+    def _connect(self) -> asyncio.Protocol:
+        assert self._runner is not None
+        server = self._runner.server
+        if server is None or len(server.connections) >= CONNECTIONS:
+            return _TurnedAway()
+        return _Connection(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # as AppRunner passes it
+            keepalive_timeout=KEEP_ALIVE_S,
+            lingering_time=LINGER_S,
+        )
+
+    # --- every request ---
+
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if refused := self._refused(request):
-            return refused
         try:
-            async with asyncio.timeout(None):
-                response = await handler(request)
+            self._admit(request)
+            return await handler(request)
+        except HttpProblem as error:
+            return error.response()
         except web.HTTPException as error:
-            return self._as_problem(error)
-        except (asyncio.CancelledError, ConnectionError):
-            raise
+            return _as_problem(error)
+        except ConnectionError:
+            raise  # the client is gone
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            return problem(500, "an error in the server; its log has the details")
-        if not response.prepared:
-            for name, value in _HEADERS.items():
-                response.headers.setdefault(name, value)
+            return HttpProblem(500, "an error in the server; its log has the details").response()
+
+    def _admit(self, request: web.Request) -> None:
+        """HttpProblem for a wrong token; where none is needed, for what a page elsewhere made a browser send."""
+        headers = request.headers
+        if self._token is not None:
+            scheme, _, given = headers.get("Authorization", "").partition(" ")
+            right = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token)
+            if not right or scheme.lower() != "bearer":
+                raise HttpProblem(401, "a bearer token is needed", {"WWW-Authenticate": 'Bearer realm="headwater"'})
+            return
+        if self._local and not _is_here(headers.get("Host", "")):
+            raise HttpProblem(403, "this server answers to localhost and to addresses, not to other names")
+        if request.method not in _SAFE_METHODS and _from_elsewhere(request):
+            raise HttpProblem(403, "a page of another site may not send here")
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    headers = response.headers
+    headers["Server"] = "headwater"
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
+
+
+def _as_problem(error: web.HTTPException) -> web.StreamResponse:
+    if error.status < 400:
+        raise error
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+    return HttpProblem(error.status, _DETAILS.get(error.status, error.text or error.reason), headers).response()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_here(host: str) -> bool:
+    """No name that somebody's DNS can point to this machine: localhost, an address, or none (not a browser)."""
+    match = _HOST.fullmatch(host)
+    name = match[1].lower() if match else host
+    if name in ("", "localhost", "127.0.0.1") or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _from_elsewhere(request: web.Request) -> bool:
+    """A browser says that a page of another origin made it send this; other clients say neither."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("Origin")
+    return origin is not None and urlsplit(origin).netloc != request.headers.get("Host", "")
+
+
+# --- connections ----------------------------------------------------------------------------------------------------
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's own, with a limit to silence; and what is no HTTP is told so as a problem, too."""
+
+    __slots__ = ("_silence",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._silence = asyncio.get_running_loop().call_later(SILENT_S, self._close_if_silent)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._silence.cancel()
+        super().connection_lost(exc)
+
+    def _close_if_silent(self) -> None:
+        if self._request_count == 0:
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if isinstance(exc, http_exceptions.LineTooLong):
+            problem = HttpProblem(431, "the head of the request is too long")
+        elif status < 500:
+            problem = HttpProblem(status, f"not HTTP: {(message or 'bad request').splitlines()[0]}")
+        else:
+            log.error("a request failed", exc_info=exc)
+            problem = HttpProblem(status, "an error in the server; its log has the details")
+        response = problem.response()
+        for name, value in _HEADERS.items():
+            response.headers[name] = value
+        response.headers["Server"] = "headwater"
+        response.force_close()
         return response
 
-    def _refused(self, request: web.Request) -> web.Response | None:
-        """A wrong token, or a page elsewhere that made a browser ask this machine (DNS rebinding)."""
-        if self._token is not None:
-            given = request.headers.get("Authorization", "").encode(errors="replace")
-            if not hmac.compare_digest(given, self._token):
-                return problem(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
-        elif self.host in _LOOPBACK_NAMES and not self.settings.insecure:
-            name = request.host.rpartition(":")[0] if ":" in request.host.rpartition("]")[2] else request.host
-            if name.strip("[]") not in _LOOPBACK_NAMES:
-                return problem(403, f"this server answers to localhost, not to {name[:100]!r}")
-        return None
 
-    def _as_problem(self, error: web.HTTPException) -> web.StreamResponse:
-        if error.status < 400:
-            return error
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        details = {404: "there is nothing here", 405: "this path does not take that method"}
-        return problem(error.status, details.get(error.status, error.text or error.reason), headers)
+class _TurnedAway(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: Any) -> None:
+        transport.write(_BUSY)
+        transport.close()

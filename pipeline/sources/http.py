@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
+from msgspec import Meta
 
-from pipeline.component import (
-    Codec,
-    Inbox,
-    Payload,
-    ReadingSettings,
-    Receipt,
-    Server,
-    SourceContext,
-)
-from pipeline.frame import rows
+from pipeline.component import Codec, Inbox, Payload, ReadingSettings, Receipt, Server, SourceContext
 from pipeline.quantity import Size
 from pipeline.reading import CodecSource
+from pipeline.web import HttpProblem, answer, encoded, latest_values, read_body
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-MAX_REQUEST_KEY = 200  # characters of an Idempotency-Key
-LISTED = 100  # refused readings that an answer names, one by one
-RETRY_AFTER_S = 1
+LONGEST_KEY = 255  # characters of an Idempotency-Key
+LISTED = 1_000  # refused readings that an answer names one by one; the others it counts
+MEDIA_TYPES = 64  # different Content-Types whose codec is remembered
+RETRY_AFTER_S = "1"
 
 _TAKEN = orjson.dumps({"status": "success", "message": "Data received!"})
-_STATUS = orjson.dumps({"status": "success"})
+_TAKEN_FROM_QUERY = orjson.dumps({"status": "success"})
+_TRUTH = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
+_STOPPED = Receipt(0, [], "the pipeline is stopping")
+# Where the query server answers; a source there would take its place.
+_OTHERS = {"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json"}
+_OTHERS |= {f"/api/{name}" for name in ("streams", "alerts", "query", "live", "socket", "dead", "delivery", "graph")}
 
 
 class HttpSettings(ReadingSettings, frozen=True, kw_only=True):
-    path: str = "/data"
-    max_body: Size = Size(1_000_000)
+    path: Annotated[str, Meta(description="Where readings are posted.")] = "/data"
+    max_body: Annotated[Size, Meta(description="Largest body of a request, unpacked.")] = Size(1_000_000)
 
 
 class Http(CodecSource):
@@ -47,126 +46,145 @@ class Http(CodecSource):
 
         curl -d '{"id": "s1", "value": 21.5}' http://127.0.0.1:8080/data
 
-    201 comes once the readings are durable. 400 names each reading that was refused; the good ones beside it are kept.
+    201 comes once the readings are durable. 400 names each reading that was refused, by its index; the good ones beside
+    it are kept, and `taken` counts them. A body may be packed (Content-Encoding: gzip or deflate).
     Without a body the reading is taken from the query: `POST /status?device_id=d1&status=online`.
-    `Idempotency-Key`: a request that is repeated under its key is answered as before and counted once, also after a restart.
+    `Idempotency-Key`: a request that is repeated under its key is answered as before and counted once, also after a
+    restart; so the cloud sink of another Headwater can feed it, with `key`, `time = "time"` and the fields of interest.
     GET on the same path gives the latest value of every key (an object of values, where there are several fields).
-    At the limit: 413 for a body beyond `max_body`, 429 with Retry-After while the inbox is full.
+    At the limit: 413 for a body beyond `max_body`, 429 with Retry-After while the inbox is full. 503 while it stops.
     """
 
     needs_server = True
 
     def __init__(self, settings: HttpSettings, context: SourceContext) -> None:
         super().__init__(settings, context)
+        self.path = settings.path
+        self.max_body = int(settings.max_body)
         self.settings = settings
-        if not settings.path.startswith("/"):
-            context.problem("path", 'must begin with "/"')
-        self.paths = (settings.path,)
-        self.inbox: Inbox | None = None
-        self.codecs: dict[str, Codec | None] = {}
+        if not self.path.startswith("/") or not self.path.isprintable() or any(c in "{}?#% " for c in self.path):
+            context.problem("path", f'"{self.path}" is not a path; write it as "/data"')
+        elif self.path.rstrip("/") in _OTHERS or self.path == "/":
+            context.problem("path", f'"{self.path}" is where the query server answers; take another one, as "/data"')
+        if self.max_body < 1:
+            context.problem("max_body", "must be at least 1 B")
+        self._inbox: Inbox | None = None  # only while the engine runs
+        self._waiting: set[asyncio.Future[Receipt]] = set()
+        self._codecs: dict[str, Codec | None] = {}
 
     def mount(self, server: Server) -> None:
         for method, handler in (("POST", self._post), ("GET", self._get)):
-            server.route(method, self.settings.path, handler)
+            if not server.route(method, self.path, handler):
+                raise ValueError(f"source {self.context.name}: another source has the path {self.path}")
 
     async def run(self, inbox: Inbox, position: Any) -> None:
-        self.inbox = inbox
-        await asyncio.Event().wait()  # requests bring what there is
+        self._inbox = inbox
+        try:
+            await asyncio.Event().wait()  # requests bring what there is
+        finally:
+            # Nobody will work off what still waits: its senders are told, and send it again.
+            self._inbox = None
+            for future in self._waiting:
+                if not future.done():
+                    future.set_result(_STOPPED)
 
     # --- taking ---
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
-        from pipeline.server import problem
+        headers = request.headers
+        body = await read_body(request, self.max_body)
+        by_query = not body and bool(request.query_string)
+        if by_query:
+            body = self._of_query(request)
+            codec = self._codec("application/json")
+        else:
+            codec = self._codec(headers.get("Content-Type", ""))
+        key = headers.get("Idempotency-Key")
+        if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
+            raise HttpProblem(400, f"an Idempotency-Key has 1 to {LONGEST_KEY} characters, all of them printable ASCII")
+        receipt = await self._take(Payload(body, len(body), request=key, codec=codec))
+        if receipt.failed is not None:
+            raise _unavailable(f"nothing was kept: {receipt.failed}")
+        if receipt.refused:
+            raise _refused(receipt)
+        return encoded(_TAKEN_FROM_QUERY) if by_query else encoded(_TAKEN, 201)
 
-        too_long = problem(413, f"a body may have at most {self.settings.max_body:,} bytes")
-        if (request.content_length or 0) > self.settings.max_body:
-            return too_long
-        body = await request.read()
-        if len(body) > self.settings.max_body:
-            return too_long
-        codec: Codec | None = None
-        if body:
-            codec = self._codec(request.headers.get("Content-Type", ""))
-            if codec is None:
-                return problem(415, f"there is no codec for {request.content_type[:100]!r}")
-        elif request.query_string:
-            body, codec = self._of_query(request), self._codec("application/json")
-        key = request.headers.get("Idempotency-Key")
-        if key is not None and not 0 < len(key) <= MAX_REQUEST_KEY:
-            return problem(400, f"an Idempotency-Key has 1 to {MAX_REQUEST_KEY} characters")
-        receipt = await self._taken(Payload(body, len(body), request=key, codec=codec))
-        if receipt is None:
-            return problem(429, "too much is waiting; come back later", {"Retry-After": str(RETRY_AFTER_S)})
-        return self._answer(receipt, by_query=bool(request.query_string) and request.content_length in (None, 0))
-
-    def _codec(self, content_type: str) -> Codec | None:
-        if content_type not in self.codecs:
-            if len(self.codecs) > 50:  # a client that invents media types
-                self.codecs.clear()
-            self.codecs[content_type] = self.context.codec(self.settings, media_type=content_type)
-        return self.codecs[content_type]
-
-    def _of_query(self, request: web.Request) -> bytes:
-        """The reading of a query as JSON: numbers and true/false where the field is one."""
-        reading: dict[str, Any] = {}
-        for name, text in request.query.items():
-            field = self.schema.fields.get(name)
-            reading[name] = text
-            if (field is not None and field.kind != "string") or name == self.settings.time:
-                try:
-                    reading[name] = orjson.loads(text)
-                except orjson.JSONDecodeError:
-                    pass  # the codec says what is wrong with it
-        return orjson.dumps(reading)
-
-    async def _taken(self, payload: Payload) -> Receipt | None:
-        """The receipt once it is durable; None: there is no room."""
-        if self.inbox is None:
-            return None
+    async def _take(self, payload: Payload) -> Receipt:
+        """Its receipt, once it is durable."""
+        inbox = self._inbox
+        if inbox is None:
+            raise _unavailable("the pipeline is starting or stopping")
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
 
         def done(receipt: Receipt) -> None:
-            if not future.done():
+            if not future.done():  # the server may have given up the request
                 future.set_result(receipt)
 
         payload.done = done
-        if not self.inbox.offer(payload):
-            return None
-        return await future
+        if not inbox.offer(payload):
+            raise HttpProblem(429, "too much is waiting; come back later", {"Retry-After": RETRY_AFTER_S})
+        self._waiting.add(future)
+        try:
+            return await future
+        finally:
+            self._waiting.discard(future)
 
-    def _answer(self, receipt: Receipt, *, by_query: bool) -> web.StreamResponse:
-        from aiohttp import web
+    def _codec(self, content_type: str) -> Codec | None:
+        """The codec of a Content-Type; HttpProblem if there is none."""
+        try:
+            codec = self._codecs[content_type]
+        except KeyError:
+            if len(self._codecs) >= MEDIA_TYPES:  # a client that invents them
+                self._codecs.clear()
+            codec = self._codecs[content_type] = self._make(content_type)
+        if codec is None:
+            raise HttpProblem(415, f'nothing here reads "{content_type[:100]}"')
+        return codec
 
-        from pipeline.server import problem
+    def _make(self, content_type: str) -> Codec | None:
+        """One of each kind: so requests are decoded together, whatever they call the same format."""
+        codec = self.context.codec(self.settings, media_type=content_type)
+        known = (self.codec, *self._codecs.values())
+        return next((other for other in known if type(other) is type(codec)), codec)
 
-        if receipt.failed is not None:
-            return problem(503, receipt.failed, {"Retry-After": str(RETRY_AFTER_S)})
-        if not receipt.refused:
-            if by_query:
-                return web.Response(body=_STATUS, content_type="application/json")
-            return web.Response(status=201, body=_TAKEN, content_type="application/json")
-        refused = len(receipt.refused)
-        detail = f"{refused} reading{'s' if refused != 1 else ''} refused"
-        if receipt.taken:
-            detail += f"; {receipt.taken} kept"
-        errors = [{"index": r.item, "reason": r.reason} for r in receipt.refused[:LISTED]]
-        return problem(400, detail, taken=receipt.taken, refused=refused, errors=errors)
+    def _of_query(self, request: web.Request) -> bytes:
+        """The reading of a query as JSON: a number or a truth value where the field is one.
+
+        What does not look like one stays text, and the codec says what is wrong with it.
+        """
+        schema = self.schema
+        reading: dict[str, Any] = {}
+        for name, text in request.query.items():
+            field = schema.fields.get(name)
+            if field is None:
+                reading[name] = _number(text) if name == self.settings.time else text
+            elif field.kind == "bool":
+                reading[name] = _TRUTH.get(text.strip().lower(), text)
+            else:
+                reading[name] = text if field.kind == "string" else _number(text)
+        return orjson.dumps(reading)
 
     # --- telling ---
 
-    async def _get(self, request: web.Request) -> web.StreamResponse:
-        from pipeline.server import answer
-
+    async def _get(self, _: web.Request) -> web.StreamResponse:
         assert self.context.services is not None
         return answer(latest_values(self.context.services, self.context.name, self.context.keys.names))
 
 
-def latest_values(services: Any, stream: str, names: list[str]) -> Any:
-    """`{"s1": 21.5}`: the newest value of every key; several fields as an object, without a key the row itself."""
-    schema = services.schema(stream)
-    found: dict[str, Any] = {}
-    for row in rows(services.latest(stream), schema, names):
-        key = row.pop(schema.key) if schema.key else ""
-        del row["time"]
-        found[key] = next(iter(row.values())) if len(schema.fields) == 1 else row
-    return found if schema.key else found.get("", {})
+def _number(text: str) -> Any:
+    try:
+        return orjson.loads(text.strip())
+    except orjson.JSONDecodeError:
+        return text
+
+
+def _refused(receipt: Receipt) -> HttpProblem:
+    count = len(receipt.refused)
+    detail = f"{count} reading{'' if count == 1 else 's'} refused, {receipt.taken} kept"
+    in_order = sorted((refused.item, refused.reason) for refused in receipt.refused)
+    errors = [{"index": item, "reason": reason} for item, reason in in_order[:LISTED]]
+    return HttpProblem(400, detail, taken=receipt.taken, refused=count, errors=errors)
+
+
+def _unavailable(detail: str) -> HttpProblem:
+    return HttpProblem(503, detail, {"Retry-After": RETRY_AFTER_S})

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
+from pipeline.clock import RealClock
 from pipeline.component import Server, Settings, Sink, SinkContext, StepWrites
 from pipeline.frame import Frame
 from pipeline.quantity import Duration, Size
 
 
 class QueryServerSettings(Settings, frozen=True):
-    retention: Duration | None = None
-    max_size: Size | None = None
+    retention: Annotated[Duration | None, Meta(description="How old rows may get.")] = None
+    max_size: Annotated[Size | None, Meta(description="How large the history of each input may get.")] = None
 
 
 class QueryServer(Sink):
@@ -22,9 +27,19 @@ class QueryServer(Sink):
 
         curl 'http://127.0.0.1:8080/api/streams/valid/rows?key=s1&from=-1h'
 
-    Answers: /api/streams, /api/streams/NAME/latest, /api/streams/NAME/rows, /api/alerts, /api/delivery, /api/dead,
-    /api/graph, /health, /ready, /metrics; and /data and /status, where no http source has these paths.
-    `retention` and `max_size` (of each stream) drop the oldest rows; without them the history grows until the disk is full.
+    /api/streams                what there is: fields, keys, number of rows, oldest and newest
+    /api/streams/NAME/latest    the newest row of each key (`key`, `fields`)
+    /api/streams/NAME/rows      the history: `key` (repeated for several), `from` (inclusive), `to` (exclusive), `fields`
+                                (with commas), `limit` (1,000; at most 100,000), `order` (asc, desc), `format` (json, ndjson,
+                                csv). `next`, and the header Link, are the address of the rows after these
+    /api/alerts                 the state of each alert for each key (`state`: firing, cleared, all; `key`)
+    /api/delivery, /api/dead, /api/graph, /health, /ready, /metrics
+    /data, /status              the latest values of the first input, where no http source has these paths
+
+    Times are asked for as 2026-01-31T12:00:00Z, as a number since 1970 (its size tells the unit), or as -1h. JSON has no
+    NaN: it shows as null there, as what is missing does; CSV shows it.
+    Several query_servers answer as one; each keeps its inputs for its own time.
+    At the limit: `retention` and `max_size` drop the oldest rows; without them the history grows until the disk is full.
     """
 
     needs_server = True
@@ -33,12 +48,16 @@ class QueryServer(Sink):
         super().__init__(settings, context)
         self.retention = settings.retention
         self.max_size = settings.max_size
+        for name, least in (("retention", self.retention), ("max_size", self.max_size)):
+            if least is not None and least <= 0:
+                context.problem(name, "must be more than nothing")
 
     def write(self, stream: str, frame: Frame, writes: StepWrites) -> None:
         writes.record(stream, frame)
 
     def mount(self, server: Server) -> None:
-        from sinks.query_server.routes import Routes
+        from sinks.query_server.routes import mount
 
-        assert self.context.services is not None
-        Routes(self.context.services, self.context.inputs, self.context.keys).mount(server)
+        context = self.context
+        assert context.services is not None
+        mount(server, context.services, context.inputs, context.keys, context.clock or RealClock())

@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import orjson
 from aiohttp import web
 
-from pipeline.component import Context, ReadingSettings, RowsQuery, Server, Services
+from pipeline.component import Context, ReadingSettings, Server, Services, StreamInfo
 from pipeline.frame import Frame, KeyTable, Schema, instants, rows
 from pipeline.problem import did_you_mean
-from pipeline.quantity import duration
 from pipeline.registry import codec_for
-from pipeline.server import answer, problem
-from pipeline.times import nanoseconds
+from pipeline.web import HttpProblem, answer, encoded, latest_values
+from sinks.query_server import questions
+from sinks.query_server.questions import MOST, Page
 
-LIMIT = 1_000  # rows of an answer, unless asked otherwise
-MOST = 100_000
-LARGE = 2_000  # from here on rows are made into bytes beside the loop
+if TYPE_CHECKING:
+    from pipeline.clock import Clock
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+LARGE = 2_000  # rows from which on an answer is made beside the loop: 2 ms of work
+LETTERS = 100  # dead letters in an answer, unless asked otherwise
 MEDIA = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
-_RELATIVE = re.compile(r"-\s*([0-9.]+\s*[A-Za-z]+)")
+_PAGING = ("key", "from", "to", "fields", "limit", "order", "cursor", "format")
+
+# A second query_server (with a retention of its own) adds its streams to the answers of the first.
+_mounted: WeakKeyDictionary[Server, Routes] = WeakKeyDictionary()
 
 
-class Question(ValueError):
-    """A parameter that cannot be understood."""
+def mount(server: Server, services: Services, inputs: dict[str, Schema], keys: KeyTable, clock: Clock) -> None:
+    """Answer for these streams, too."""
+    if (routes := _mounted.get(server)) is not None:
+        routes.inputs.update(inputs)
+        return
+    _mounted[server] = routes = Routes(services, dict(inputs), keys, clock)
+    for path, handler in routes.table().items():
+        server.route("GET", path, handler)  # where a source has /data or /status, its answer is the one meant
 
 
 class Routes:
-    def __init__(self, services: Services, inputs: dict[str, Schema], keys: KeyTable) -> None:
+    """A handler for each question; HttpProblem for one that cannot be answered."""
+
+    def __init__(self, services: Services, inputs: dict[str, Schema], keys: KeyTable, clock: Clock) -> None:
         self.services = services
         self.inputs = inputs
         self.keys = keys
+        self.clock = clock
 
-    def mount(self, server: Server) -> None:
-        routes: dict[str, Callable[[web.Request], Any]] = {
+    def table(self) -> dict[str, Handler]:
+        return {
             "/api/streams": self.streams,
             "/api/streams/{name}/latest": self.latest,
             "/api/streams/{name}/rows": self.rows,
@@ -51,133 +68,125 @@ class Routes:
             "/data": self.values,
             "/status": self.values,
         }
-        for path, handler in routes.items():
-            server.route("GET", path, _understood(handler))
 
     # --- streams ---
 
-    async def streams(self, request: web.Request) -> web.Response:
-        return answer({"streams": [_shown(info) for info in await self.services.streams()]})
+    async def streams(self, request: web.Request) -> web.StreamResponse:
+        questions.only(request, ())
+        return answer({"streams": [_shown(info) for info in await self.services.streams() if info.name in self.inputs]})
 
-    async def latest(self, request: web.Request) -> web.Response:
-        name = self._stream(request)
+    async def latest(self, request: web.Request) -> web.StreamResponse:
+        questions.only(request, ("key", "fields"))
+        name, schema = self._stream(request)
         frame = self.services.latest(name)
-        if wanted := request.query.getall("key", []):
-            frame = frame.where(np.isin(frame.key, [self.keys.get(k, -1) for k in wanted]))
-        return answer({"stream": name, "rows": self._rows(name, frame)})
+        if (wanted := questions.keys(request, schema)) is not None:
+            frame = frame.where(np.isin(frame.key, [self.keys.get(key, -1) for key in wanted]))
+        schema = questions.fields(request, schema)
+        return await self._encoded(frame, lambda: _as_json(name, rows(frame, schema, self.keys.names)), "json")
 
-    async def rows(self, request: web.Request) -> web.Response:
-        name = self._stream(request)
-        schema = self.services.schema(name)
-        form = request.query.get("format", "json")
-        if form not in MEDIA:
-            raise Question(f"format is json, ndjson or csv, not {form[:50]!r}")
-        fields = _fields(request.query.get("fields"), schema)
-        query = RowsQuery(
-            name,
-            request.query.getall("key", None),
-            _time(request, "from"),
-            _time(request, "to"),
-            _number(request, "limit", LIMIT, MOST),
-            _order(request),
-        )
-        frame = await self.services.rows(query)
+    async def rows(self, request: web.Request) -> web.StreamResponse:
+        questions.only(request, _PAGING)
+        name, schema = self._stream(request)
+        form = questions.choice(request, "format", MEDIA, "json")
+        page = Page(request, name, schema, self.clock)
+        schema = questions.fields(request, schema)
+        frame, link = page.cut(await self.services.rows(page.query))
 
         def encode() -> bytes:
-            return _encoded(name, self._rows(name, frame, fields), form, self._names(schema, fields))
+            shown = rows(frame, schema, self.keys.names)
+            return _as_json(name, shown, next=link) if form == "json" else _as_lines(schema, shown, form)
 
-        body = encode() if len(frame) < LARGE else await asyncio.to_thread(encode)
-        return web.Response(body=body, content_type=MEDIA[form], charset="utf-8")
+        response = await self._encoded(frame, encode, form)
+        if link is not None:
+            response.headers["Link"] = f'<{link}>; rel="next"'
+        return response
 
-    def _rows(self, name: str, frame: Frame, fields: list[str] | None = None) -> list[dict[str, Any]]:
-        schema = self.services.schema(name)
-        if fields is not None:
-            schema = schema._replace(fields={f: schema.fields[f] for f in fields})
-        return rows(frame, schema, self.keys.names)
-
-    def _names(self, schema: Schema, fields: list[str] | None) -> list[str]:
-        return [*([schema.key] if schema.key else []), "time", *(schema.fields if fields is None else fields)]
-
-    def _stream(self, request: web.Request) -> str:
+    def _stream(self, request: web.Request) -> tuple[str, Schema]:
         name = request.match_info["name"]
         if name not in self.inputs:
             hint = did_you_mean(name, self.inputs)
-            raise web.HTTPNotFound(text=f'there is no stream "{name[:100]}"{hint}')
-        return name
+            raise HttpProblem(404, f'there is no stream "{name[:100]}"{hint}')
+        return name, self.inputs[name]
 
-    async def values(self, request: web.Request) -> web.Response:
-        """The latest value of every key of the first input, for clients that know nothing of streams."""
-        from pipeline.sources.http import latest_values
+    async def _encoded(self, frame: Frame, encode: Callable[[], bytes], form: str) -> web.StreamResponse:
+        body = encode() if len(frame) < LARGE else await asyncio.to_thread(encode)
+        if form == "json":
+            return encoded(body)
+        return web.Response(body=body, content_type=MEDIA[form], charset="utf-8")
 
+    async def values(self, _: web.Request) -> web.StreamResponse:
+        """The latest values of the first input, for clients that know nothing of streams."""
         return answer(latest_values(self.services, next(iter(self.inputs)), self.keys.names))
 
     # --- alerts ---
 
-    async def alerts(self, request: web.Request) -> web.Response:
-        """The newest row of each alert and key."""
-        wanted = request.query.get("state", "all")
-        if wanted not in ("firing", "cleared", "all"):
-            raise Question(f"state is firing, cleared or all, not {wanted[:50]!r}")
-        found = []
-        for name, schema in self.inputs.items():
+    async def alerts(self, request: web.Request) -> web.StreamResponse:
+        """The state of each alert for each key, the newest first."""
+        questions.only(request, ("state", "key"))
+        state = questions.choice(request, "state", ("firing", "cleared", "all"), "all")
+        keys = request.query.getall("key", None)
+        found: list[tuple[int, dict[str, Any]]] = []
+        for stream, schema in self.inputs.items():
             if schema.role != "alerts":
                 continue
-            frame = self.services.latest(name)
-            keys = [self.keys.names[code] for code in frame.key.tolist()]
-            for key, row in zip(keys, self._rows(name, frame), strict=True):
-                if wanted in ("all", row["state"]):
-                    found.append({"id": f"{name}:{key}", "key": key, **row})
-        found.sort(key=lambda row: row["time"], reverse=True)
-        return answer({"alerts": found})
+            frame = self.services.latest(stream)
+            names = [self.keys.names[code] for code in frame.key.tolist()]
+            shown = rows(frame, schema, self.keys.names)
+            for at, key, row in zip(frame.time.tolist(), names, shown, strict=True):
+                if state in ("all", row["state"]) and (keys is None or key in keys):
+                    found.append((at, {"id": _id(stream, key, row), "stream": stream, "key": key, **row}))
+        found.sort(key=lambda alert: alert[0], reverse=True)
+        return answer({"alerts": [row for _, row in found]})
 
     # --- the pipeline itself ---
 
-    async def delivery(self, request: web.Request) -> web.Response:
+    async def delivery(self, request: web.Request) -> web.StreamResponse:
+        questions.only(request, ())
         return answer({"sinks": await self.services.delivery()})
 
-    async def dead(self, request: web.Request) -> web.Response:
-        letters = await self.services.dead(_number(request, "limit", LIMIT, MOST))
-        for letter in letters:
-            letter["time"] = instants(np.array([letter.pop("clock")], np.int64), "iso")[0]
-        return answer({"dead": letters})
+    async def dead(self, request: web.Request) -> web.StreamResponse:
+        questions.only(request, ("limit",))
+        letters = await self.services.dead(questions.number(request, "limit", LETTERS, MOST))
+        return answer({"dead": [{"time": _instant(letter.pop("clock")), **letter} for letter in letters]})
 
-    async def graph(self, request: web.Request) -> web.Response:
+    async def graph(self, request: web.Request) -> web.StreamResponse:
+        questions.only(request, ())
         return answer({"nodes": self.services.graph()})
 
-    async def health(self, request: web.Request) -> web.Response:
+    async def health(self, _: web.Request) -> web.StreamResponse:
         health = self.services.health()
         return answer(health, 200 if health["status"] == "ok" else 503)
 
-    async def ready(self, request: web.Request) -> web.Response:
+    async def ready(self, _: web.Request) -> web.StreamResponse:
         ready = bool(self.services.health()["ready"])
         return answer({"ready": ready}, 200 if ready else 503)
 
-    async def metrics(self, request: web.Request) -> web.Response:
+    async def metrics(self, _: web.Request) -> web.StreamResponse:
+        """Prometheus' text format 0.0.4."""
         lines = []
         for name, kind, text, samples in self.services.metrics():
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-            lines += [f"{name}{_labels(labels)} {value}" for labels, value in samples]
-        body = "\n".join(lines) + "\n"
-        return web.Response(body=body.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+            lines.append(f"# HELP {name} {_escaped(text)}\n# TYPE {name} {kind}\n")
+            lines += [f"{name}{_labels(labels)} {value}\n" for labels, value in samples]
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body="".join(lines).encode(), headers=headers)
 
 
-def _understood(handler: Callable[[web.Request], Any]) -> Callable[[web.Request], Any]:
-    """A question that cannot be understood is answered 400 with the parameter's name; no such stream, 404."""
-
-    async def understood(request: web.Request) -> web.StreamResponse:
-        try:
-            response: web.StreamResponse = await handler(request)
-        except Question as error:
-            return problem(400, str(error))
-        except web.HTTPNotFound as error:
-            return problem(404, error.text or "there is nothing here")
-        return response
-
-    return understood
+# --- how things are shown -------------------------------------------------------------------------------------------
 
 
-def _shown(info: Any) -> dict[str, Any]:
-    ends = [None if t is None else instants(np.array([t], np.int64), "iso")[0] for t in (info.oldest, info.newest)]
+def _as_json(stream: str, shown: list[dict[str, Any]], **more: Any) -> bytes:
+    return orjson.dumps({"stream": stream, "rows": shown, **more})
+
+
+def _as_lines(schema: Schema, shown: list[dict[str, Any]], form: str) -> bytes:
+    settings = ReadingSettings(format="csv" if form == "csv" else "json")
+    codec = codec_for(settings, Context("query_server", KeyTable()))
+    assert codec is not None  # these two are built in
+    names = [*([schema.key] if schema.key else []), "time", *schema.fields]
+    return codec.header(names) + codec.encode(shown)
+
+
+def _shown(info: StreamInfo) -> dict[str, Any]:
     return {
         "name": info.name,
         "role": info.schema.role,
@@ -185,74 +194,27 @@ def _shown(info: Any) -> dict[str, Any]:
         "fields": {name: str(field) for name, field in info.schema.fields.items()},
         "keys": info.keys,
         "rows": info.rows,
-        "oldest": ends[0],
-        "newest": ends[1],
+        "oldest": None if info.oldest is None else _instant(info.oldest),
+        "newest": None if info.newest is None else _instant(info.newest),
     }
 
 
-def _encoded(name: str, shown: list[dict[str, Any]], form: str, names: list[str]) -> bytes:
-    if form == "json":
-        return orjson.dumps({"stream": name, "rows": shown})
-    context = Context(name, KeyTable())
-    codec = codec_for(ReadingSettings(format="json" if form == "ndjson" else form), context)
-    assert codec is not None
-    return codec.header(names) + codec.encode(shown)
+def _instant(time: int) -> str:
+    return str(instants(np.array([time], np.int64), "iso")[0])
 
 
-def _fields(text: str | None, schema: Schema) -> list[str] | None:
-    if text is None:
-        return None
-    fields = [f for f in text.split(",") if f and f not in (schema.key, "time")]
-    for field in fields:
-        if field not in schema.fields:
-            raise Question(f'fields: there is no field "{field[:100]}"{did_you_mean(field, schema.fields)}')
-    return fields
+def _id(stream: str, key: str, row: dict[str, Any]) -> str:
+    """The same for as long as this alert of this key goes on, on every device and after every restart."""
+    text = orjson.dumps([stream, key, row.get("since")])
+    return blake2b(text, digest_size=8).hexdigest()
 
 
-def _time(request: web.Request, name: str) -> int | None:
-    """RFC 3339, a number since 1970 (its size tells the unit), or `-1h` from now."""
-    text = request.query.get(name)
-    if text is None:
-        return None
-    if relative := _RELATIVE.fullmatch(text.strip()):
-        try:
-            from pipeline.clock import RealClock
-
-            return RealClock().wall() - duration(relative[1])
-        except ValueError as error:
-            raise Question(f"{name}: {error}") from None
-    value: Any = text.replace(" ", "+")  # a plus sign that was not quoted
-    try:
-        value = float(text) if "." in text else int(text)
-    except ValueError:
-        pass
-    times, good = nanoseconds([value], "auto")
-    if good is not None and not good.all():
-        raise Question(f"{name}: {text[:100]!r} is not a time; write 2026-01-31T12:00:00Z, 1769860800 or -1h")
-    return int(times[0])
-
-
-def _number(request: web.Request, name: str, default: int, most: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not text.isdecimal() or not 1 <= int(text[:12]) <= most:
-        raise Question(f"{name} is a number from 1 to {most}, not {text[:50]!r}")
-    return int(text)
-
-
-def _order(request: web.Request) -> bool:
-    order = request.query.get("order", "asc")
-    if order not in ("asc", "desc"):
-        raise Question(f"order is asc or desc, not {order[:50]!r}")
-    return order == "desc"
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
 
 
 def _labels(labels: dict[str, str]) -> str:
     if not labels:
         return ""
-
-    def quoted(text: str) -> str:
-        return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-    return "{" + ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items()) + "}"
+    shown = [(name, _escaped(value).replace('"', '\\"')) for name, value in labels.items()]
+    return "{" + ",".join(f'{name}="{value}"' for name, value in shown) + "}"

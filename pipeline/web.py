@@ -1,0 +1,117 @@
+"""What all handlers of HTTP requests share: bodies within limits, JSON answers, and problems as RFC 9457 has them.
+
+Exception
+  HttpProblem     the answer is an error; the server turns it into `application/problem+json`
+
+Nothing here imports aiohttp before a request has come: `check` constructs sources and sinks without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from pipeline.frame import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aiohttp import StreamReader, web
+
+    from pipeline.component import Services
+
+BODY_S = 60.0  # a body must have arrived whole by then: 1 MB on a line of 20 kB/s takes 50 s
+_ENCODINGS = {"", "identity", "gzip", "deflate"}  # of a body; aiohttp undoes these
+
+
+class HttpProblem(Exception):
+    """An error to answer with; `more` are further members of its body."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+        self.more = more
+
+    def response(self) -> web.Response:
+        from aiohttp.web import Response
+
+        body = problem_body(self.status, self.detail, **self.more)
+        return Response(status=self.status, body=body, content_type="application/problem+json", headers=self.headers)
+
+
+def problem_body(status: int, detail: str, **more: Any) -> bytes:
+    title = HTTPStatus(status).phrase
+    return orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, **more})
+
+
+def answer(value: Any, status: int = 200) -> web.Response:
+    """A JSON answer."""
+    return encoded(orjson.dumps(value), status)
+
+
+def encoded(body: bytes, status: int = 200) -> web.Response:
+    """An answer that is JSON already."""
+    from aiohttp.web import Response
+
+    return Response(status=status, body=body, content_type="application/json")
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """The whole body, unpacked. HttpProblem: 413 beyond `limit` bytes, 415 if packed in a way that is not known,
+    400 if it was cut off or is not what it says, 408 if it does not come."""
+    if request.headers.get("Content-Encoding", "").lower() not in _ENCODINGS:
+        raise HttpProblem(415, "a body is gzip, deflate or plain", {"Accept-Encoding": "gzip, deflate"})
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    content = request.content
+    if content.is_eof() and content.exception() is None:
+        body = content.read_nowait()  # it came along with its head, as most do: no timer is needed
+    else:
+        body = await _arriving(content, limit)
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+async def _arriving(content: StreamReader, limit: int) -> bytes:
+    from aiohttp import ClientError
+    from aiohttp.http_exceptions import HttpProcessingError
+    from aiohttp.web import RequestPayloadError
+
+    parts = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_S):
+            while part := await content.readany():
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    raise _too_large(limit)
+    except TimeoutError:
+        raise HttpProblem(408, f"the body did not come within {BODY_S:.0f} s") from None
+    except (RequestPayloadError, ClientError, HttpProcessingError) as error:
+        raise HttpProblem(400, f"the body cannot be read: {' '.join(str(error).split())}") from None
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> HttpProblem:
+    return HttpProblem(413, f"a body may have at most {limit:,} bytes, unpacked")
+
+
+def latest_values(services: Services, stream: str, names: Sequence[str]) -> Any:
+    """`{"s1": 21.5}`: the newest value of every key; an object of values where there are several fields.
+
+    Of a stream without a key: the newest row's values themselves. Times are left out; `latest` has them.
+    """
+    schema = services.schema(stream)
+    found: dict[str, Any] = {}
+    for row in rows(services.latest(stream), schema, names):
+        key = row.pop(schema.key) if schema.key else ""
+        del row["time"]
+        found[key] = next(iter(row.values())) if schema.key and len(row) == 1 else row
+    return found if schema.key else found.get("", {})

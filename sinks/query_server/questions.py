@@ -1,0 +1,153 @@
+"""What a request asks: the parameters of its query, each understood or refused by name."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.component import RowsQuery
+from pipeline.frame import Frame, Ints, Schema, instants
+from pipeline.problem import did_you_mean
+from pipeline.quantity import duration
+from pipeline.times import nanoseconds
+from pipeline.web import HttpProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aiohttp import web
+
+    from pipeline.clock import Clock
+
+LIMIT = 1_000  # rows of an answer, unless asked otherwise
+MOST = 100_000
+LATEST = 2**63 - 2  # ns; one more must fit into 64 bits
+
+_RELATIVE = re.compile(r"-\s*([0-9.]+\s*[A-Za-zµ]+)")
+_LOST_PLUS = re.compile(r"(T.*) (\d\d:\d\d)")  # 2026-01-31T12:00:00+01:00, its plus sign not quoted in the URL
+_CURSOR = re.compile(r"(-?\d{1,19})\.(\d{1,6})")
+
+
+def bad(name: str, wanted: str, got: str) -> HttpProblem:
+    """A parameter that cannot be understood."""
+    return HttpProblem(400, f'{name}: {wanted}, not "{got[:100]}"', parameter=name)
+
+
+def only(request: web.Request, known: Iterable[str]) -> None:
+    """HttpProblem for a parameter that would be ignored: the answer would not be to the question."""
+    for name in request.query:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise HttpProblem(400, f'there is no parameter "{name[:100]}"{hint}', parameter=name[:100])
+
+
+def choice(request: web.Request, name: str, choices: Iterable[str], default: str) -> str:
+    value = request.query.get(name, default)
+    if value not in choices:
+        raise bad(name, f"one of {', '.join(choices)}", value)
+    return value
+
+
+def number(request: web.Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:12]) <= most):
+        raise bad(name, f"a number from 1 to {most}", text)
+    return int(text)
+
+
+def time(request: web.Request, name: str, clock: Clock) -> int | None:
+    """RFC 3339, a number since 1970 whose size tells the unit, or `-1h` from now. ns"""
+    text = request.query.get(name)
+    return None if text is None else parse_time(name, text, clock)
+
+
+def parse_time(name: str, text: str, clock: Clock) -> int:
+    text = text.strip()
+    if text == "now":
+        return clock.wall()
+    if relative := _RELATIVE.fullmatch(text):
+        try:
+            return clock.wall() - duration(relative[1])
+        except ValueError as error:
+            raise HttpProblem(400, f"{name}: {error}", parameter=name) from None
+    lost = _LOST_PLUS.fullmatch(text)
+    value: Any = f"{lost[1]}+{lost[2]}" if lost else text
+    for kind in (int, float):
+        try:
+            value = kind(text)
+            break
+        except ValueError:
+            continue
+    times, good = nanoseconds([value], "auto")
+    if good is not None and not good.all():
+        raise bad(name, "a time such as 2026-01-31T12:00:00Z, 1769860800 or -1h", text)
+    return int(times[0])
+
+
+def fields(request: web.Request, schema: Schema) -> Schema:
+    """The schema with only those fields that are asked for; the key and `time` are always there."""
+    asked = [name for text in request.query.getall("fields", []) for name in text.split(",") if name.strip()]
+    if not asked:
+        return schema
+    for name in asked:
+        if name not in schema.names():
+            hint = did_you_mean(name, schema.names())
+            raise HttpProblem(400, f'fields: there is no field "{name[:100]}"{hint}', parameter="fields")
+    return schema._replace(fields={name: schema.fields[name] for name in asked if name in schema.fields})
+
+
+def keys(request: web.Request, schema: Schema) -> list[str] | None:
+    """The keys asked for; None: all."""
+    asked: list[str] | None = request.query.getall("key", None)
+    if asked is not None and schema.key is None:
+        raise HttpProblem(400, "key: this stream has no key", parameter="key")
+    return asked
+
+
+class Page:
+    """A part of a stream's rows, and where the next one begins.
+
+    A cursor is the time of the last row given, and how many rows of that time have been: `1769860800000000000.2`.
+    """
+
+    def __init__(self, request: web.Request, stream: str, schema: Schema, clock: Clock) -> None:
+        self.url = request.rel_url
+        self.start, self.end = time(request, "from", clock), time(request, "to", clock)
+        self.limit = number(request, "limit", LIMIT, MOST)
+        self.descending = choice(request, "order", ("asc", "desc"), "asc") == "desc"
+        self.at: int | None = None
+        self.skip = 0
+        if (text := request.query.get("cursor")) is not None:
+            cursor = _CURSOR.fullmatch(text)
+            if not cursor or abs(int(cursor[1])) > LATEST or int(cursor[2]) > MOST:
+                raise bad("cursor", "the one of a `next` link", text)
+            self.at, self.skip = int(cursor[1]), int(cursor[2])
+        start, end = self.start, self.end
+        if self.at is not None and self.descending:
+            end = self.at + 1 if end is None else min(end, self.at + 1)
+        elif self.at is not None:
+            start = self.at if start is None else max(start, self.at)
+        # One row more than asked for tells whether there is a next page.
+        limit = self.limit + self.skip + 1
+        self.query = RowsQuery(stream, keys(request, schema), start, end, limit, self.descending)
+
+    def cut(self, found: Frame) -> tuple[Frame, str | None]:
+        """The rows of this page, and the link to the next one if there is one."""
+        end = self.skip + self.limit
+        page = found.take(slice(self.skip, end))
+        return page, self._link(page.time) if len(found) > end else None
+
+    def _link(self, times: Ints) -> str:
+        last = int(times[-1])
+        given = int(np.count_nonzero(times == last)) + (self.skip if last == self.at else 0)
+        pinned = {n: _shown(t) for n, t in (("from", self.start), ("to", self.end)) if t is not None}
+        return str(self.url.update_query({**pinned, "cursor": f"{last}.{given}"}))
+
+
+def _shown(time: int) -> str:
+    """`-1h` is another time with the next page: the link says which one was meant."""
+    return str(instants(np.array([time], np.int64), "iso")[0])
