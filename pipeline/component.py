@@ -172,14 +172,14 @@ def item_of(taken: int, payload: int, refused: Sequence[Refused]) -> int:
 class Decoded(NamedTuple):
     """Readings as columns, in order of arrival, and those refused."""
 
-    keys: Sequence[str | int]  # one for each reading; empty where the stream has no key
+    keys: Sequence[str | int] | Array  # one for each reading, or its code; empty where the stream has no key
     times: Ints | None  # ns; None: the time of arrival
     columns: dict[str, Column]
     counts: Sequence[int]  # readings taken from each payload
     refused: list[Refused]
 
 
-def joined(parts: Sequence[tuple[int, Decoded]]) -> Decoded:
+def joined(parts: Sequence[tuple[int, Decoded]], keys: KeyTable) -> Decoded:
     """What was decoded in several goes, as one; each with the index of its first payload."""
     decoded = [d for _, d in parts]
     columns = {}
@@ -189,7 +189,7 @@ def joined(parts: Sequence[tuple[int, Decoded]]) -> Decoded:
         columns[name] = Column(np.concatenate([c.values for c in made]), present)
     timed = [d.times for d in decoded if d.times is not None and len(d.times)]
     return Decoded(
-        [key for d in decoded for key in d.keys],
+        np.concatenate([keys.codes(d.keys) for d in decoded]),
         np.concatenate(timed) if timed else decoded[0].times,
         columns,
         [n for d in decoded for n in d.counts],

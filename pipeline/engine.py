@@ -398,7 +398,7 @@ class Engine:
     def restore(self, states: dict[str, Any]) -> None:
         """Back to a snapshot; what it does not hold starts anew."""
         self.graph.restore(states)
-        own = states.get("engine", {"next_seq": 0, "sources": {}})
+        own = states.get(".engine", {"next_seq": 0, "sources": {}})
         self.next_seq = own["next_seq"]
         for name, (newest, watermark, quiet) in own["sources"].items():
             if intake := self.intakes.get(name):
@@ -437,9 +437,9 @@ class Engine:
         return intake.again(stored, self.settings.disorder, tick), None
 
     def snapshot(self) -> dict[str, Any]:
-        """The state of everything, by node; `engine` is the engine's own."""
+        """The state of everything, by node; `.engine` (no name of a node) is its own."""
         states: dict[str, Any] = dict(self.graph.snapshot())
-        states["engine"] = {
+        states[".engine"] = {
             "next_seq": self.next_seq,
             "sources": {n: [i.newest, i.watermark, i.quiet] for n, i in self.intakes.items()},
         }

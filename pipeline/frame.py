@@ -308,6 +308,12 @@ class KeyTable(dict[Any, int]):
     def __len__(self) -> int:
         return len(self.names)
 
+    def why(self, code: int) -> str:
+        """Why a key was refused, by what stands for its code."""
+        if code == FULL:
+            return f"too many keys (limit {self.limit})"
+        return f"the key is empty or longer than {MAX_KEY} characters"
+
     def whole(self) -> int:
         """The code of the one group of a stream without a key: that of the empty text, which no reading can have."""
         code = self.get("")
@@ -320,8 +326,10 @@ class KeyTable(dict[Any, int]):
         for name in names:
             self._add(name)
 
-    def codes(self, names: Sequence[str | int]) -> NDArray[np.int32]:
-        """The code of each name; new names are added while there is room."""
+    def codes(self, names: Sequence[str | int] | NDArray[np.int32]) -> NDArray[np.int32]:
+        """The code of each name; new names are added while there is room. What has been looked up already is left as it is."""
+        if isinstance(names, np.ndarray):
+            return names
         return np.fromiter(map(self.__getitem__, names), np.int32, len(names))
 
     def ranks(self) -> Ints:

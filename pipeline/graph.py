@@ -130,7 +130,7 @@ class Graph:
         return made
 
     def _problem(self, node: Node, setting: str, text: str) -> None:
-        path = (*node.path, *(part for part in setting.split(".") if part))
+        path = (*node.path, *(int(part) if part.isdigit() else part for part in setting.split(".") if part))
         self.problems.append(self.config.problem(path, text))
 
     def _source(self, node: Node) -> None:
@@ -151,14 +151,14 @@ class Graph:
     def _inputs(self, node: Node) -> list[str]:
         """The streams that this node reads. One that does not exist is a problem, unless its node has one already."""
         found = []
-        for name in node.inputs:
+        for i, name in enumerate(node.inputs):
             base = name.partition(".")[0]
             if name in self.streams:
                 found.append(name)
             elif base in self.edges or base in self.sources:
                 outputs = sorted(s for s in self.streams if s.startswith(base + "."))
                 known = ", ".join(f'"{s}"' for s in outputs) or "none"
-                self._problem(node, "inputs", f'"{name}" is not an output of "{base}" (its further outputs: {known})')
+                self._problem(node, f"inputs.{i}", f'"{name}" is not an output of "{base}" (its further outputs: {known})')
         return found
 
     def _operator(self, node: Node) -> None:

@@ -10,8 +10,6 @@ import numpy as np
 
 from pipeline.component import Decoded, Payload, Receipt, Refused, Source, item_of, joined
 from pipeline.frame import (
-    FULL,
-    MAX_KEY,
     NEVER,
     NO_PROGRESS,
     Array,
@@ -87,7 +85,9 @@ class Intake:
             return self.source.decode(payloads)
         except Exception as error:  # noqa: BLE001 - a fault in a codec must cost no other payload
             if len(payloads) > 1:
-                return joined([(i, self._decode([payload])) for i, payload in enumerate(payloads)])
+                return joined(
+                    [(i, self._decode([payload])) for i, payload in enumerate(payloads)], self.source.context.keys
+                )
             self.failure = f"a payload could not be decoded: {type(error).__name__}: {error}"
             raw = payloads[0].data[:200] if isinstance(payloads[0].data, bytes) else b""
             nothing = empty(self.schema, NO_PROGRESS)
@@ -155,13 +155,10 @@ def _refuse(arrived: Arrived, decoded: Decoded, keys: KeyTable, latest: int) -> 
     found = []
     for row in bad.tolist():
         at = int(payload[row])
-        if ahead[row]:
-            reason = "future: dated too far ahead of the clock"
-        elif arrived.key[row] == FULL:
-            reason = f"too many keys (limit {keys.limit})"
-        else:
-            reason = f"the key is empty or longer than {MAX_KEY} characters"
-        raw = f"{decoded.keys[row] if decoded.keys else ''} at {np.datetime64(int(arrived.time[row]), 'ns')}Z"
+        code = int(arrived.key[row])
+        reason = "future: dated too far ahead of the clock" if ahead[row] else keys.why(code)
+        name = keys.names[code] if code >= 0 else decoded.keys[row]
+        raw = f"{name} at {np.datetime64(int(arrived.time[row]), 'ns')}Z"
         found.append(Refused(at, item_of(row - int(starts[at]), at, decoded.refused), reason, raw[:200]))
     arrived.refused += found
     keep = ~(ahead | crowded)

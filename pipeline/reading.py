@@ -64,7 +64,7 @@ class CodecSource(Source):
             data = [p.data for p in group]
             parts.append((start, _decode(codec, data)))
             start += len(data)
-        return parts[0][1] if len(parts) == 1 else joined(parts)
+        return parts[0][1] if len(parts) == 1 else joined(parts, self.context.keys)
 
 
 def _decode(codec: Codec | None, data: list[bytes]) -> Decoded:

@@ -80,7 +80,7 @@ def _move(
                 "the pipeline file was changed after a crash, and the one before it cannot be loaded to finish its journal; "
                 "start once with the earlier file"
             )
-        _replay(engine, step, {"engine": states["engine"]} if states else {}, [], db)
+        _replay(engine, step, {".engine": states[".engine"]} if states else {}, [], db)
         return ["the pipeline file has changed and the one before it cannot be loaded: all operators start anew"]
     _replay(old, step, states, journal, db)
     prints, new_prints = fingerprints(old.graph), fingerprints(engine.graph)

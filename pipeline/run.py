@@ -136,7 +136,7 @@ class Pipeline:
             graph = Graph(config, self.graph.keys, self.clock)
         except ConfigError:
             return None
-        if graph.problems or self.engine is None:
+        if config.problems or graph.problems or self.engine is None:
             return None
         old = Engine(config, graph, self.engine.store, self.clock)
         for stream in self.engine.latest:

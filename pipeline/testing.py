@@ -155,7 +155,9 @@ class _Feed:
 
     def steps(self, cuts: Iterable[int]) -> list[tuple[int, int]]:
         """Start and end of each Frame, as positions in the stream."""
-        bounds = sorted({0, len(self.stream), *(i + 1 for i in self.marked), *cuts})
+        bounds = sorted(
+            {0, len(self.stream), *(i + 1 for i in self.marked), *(c for c in cuts if c < len(self.stream))}
+        )
         return list(itertools.pairwise(bounds))
 
     def _codes(self, key: Array, keys: KeyTable) -> Array:

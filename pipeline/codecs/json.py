@@ -50,6 +50,7 @@ class Json:
         if options or not isinstance(self.lines, bool):
             context.problem("format", "json has one option: lines = true or false")
         self.settings = settings
+        self.keys = context.keys
         quiet = Context(context.name, context.keys)  # the source reports wrong fields itself
         reserved = (settings.key, settings.time, "time")
         self.fields = {n: f for n, f in parse_fields(settings.fields, quiet).items() if n not in reserved}
@@ -193,9 +194,11 @@ class Json:
     def _columns(self, rows: list[Any], counts: list[int], refused: list[Refused]) -> Decoded:
         n = len(rows)
         bad: dict[int, str] = {}
-        keys: Sequence[str] = []
+        keys: Array = np.empty(0, np.int32)
         if self.settings.key is not None:
-            keys = [row.key for row in rows]
+            code = self.keys
+            keys = np.fromiter([code[row.key] for row in rows], np.int32, n)
+            bad |= {i: self.keys.why(int(keys[i])) for i in np.flatnonzero(keys < 0).tolist()}
         times: Ints | None = None
         if self.settings.time is not None:
             stamps = [row.time for row in rows]
@@ -206,9 +209,8 @@ class Json:
         columns = {}
         for i, (name, field) in enumerate(self.fields.items()):
             columns[name] = self._column(name, field, self._get[i](rows), bad)
-        if bad:
-            return self._without(bad, keys, times, columns, counts, refused, n)
-        return Decoded(keys, times, columns, counts, refused)
+        decoded = Decoded(keys, times, columns, counts, refused)
+        return self._without(bad, rows, decoded) if bad else decoded
 
     def _column(self, name: str, field: Field, values: list[Any], bad: dict[int, str]) -> Column:
         try:
@@ -222,33 +224,23 @@ class Json:
                     values[i] = 0
             return column(field.kind, values)
 
-    def _without(
-        self,
-        bad: dict[int, str],
-        keys: Sequence[str],
-        times: Ints | None,
-        columns: dict[str, Column],
-        counts: list[int],
-        refused: list[Refused],
-        n: int,
-    ) -> Decoded:
+    def _without(self, bad: dict[int, str], rows: list[Any], decoded: Decoded) -> Decoded:
         """Take out readings that were JSON of the right form and yet cannot be."""
-        keep: Bools = np.ones(n, np.bool_)
+        keep: Bools = np.ones(len(rows), np.bool_)
         keep[list(bad)] = False
+        counts, malformed = decoded.counts, decoded.refused
         payload = np.repeat(np.arange(len(counts)), counts)
         starts = np.cumsum(counts) - counts
-        malformed = list(refused)
+        refused = list(malformed)
         for row, why in sorted(bad.items()):
             of = int(payload[row])
-            shown = {name: c.take(slice(row, row + 1)).tolist()[0] for name, c in columns.items()}
             item = item_of(row - int(starts[of]), of, malformed)
-            refused.append(Refused(of, item, why, f"{keys[row] if len(keys) else ''} {shown}"[:RAW]))
-        kept = np.bincount(payload[keep], minlength=len(counts)).tolist()
+            refused.append(Refused(of, item, why, msgspec.json.encode(rows[row]).decode()[:RAW]))
         return Decoded(
-            [key for key, k in zip(keys, keep.tolist(), strict=True) if k] if len(keys) else keys,
-            None if times is None else times[keep],
-            {name: c.take(keep) for name, c in columns.items()},
-            kept,
+            decoded.keys[keep] if len(decoded.keys) else decoded.keys,  # type: ignore[call-overload]
+            None if decoded.times is None else decoded.times[keep],
+            {name: c.take(keep) for name, c in decoded.columns.items()},
+            np.bincount(payload[keep], minlength=len(counts)).tolist(),
             refused,
         )
 
