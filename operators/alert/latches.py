@@ -124,4 +124,4 @@ class Waits:
         return wait is not None and wait.until == until
 
     def snapshot(self) -> list[list[Any]]:
-        return [[key, level, list(wait.shows)] for (key, level), wait in sorted(self.by_key.items())]
+        return [[key, level, list(wait.shows)] for (key, level), wait in self.by_key.items()]

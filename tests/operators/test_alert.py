@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.alert import Alert
-from pipeline.frame import NEVER, SECOND, Field, Schema
-from pipeline.testing import Mark, Stream, make, run, streams
+from pipeline.frame import NEVER, SECOND, Field, Frame, KeyTable, Progress, Schema, column
+from pipeline.testing import READINGS, Mark, Stream, frames, make, run, streams
 
 Row = dict[str, Any]
 
 
-def rows(settings: dict[str, Any], readings: str | Stream, *names: str, **more: Any) -> list[tuple[Any, ...]]:
+def rows(table: dict[str, Any], readings: str | Stream, *names: str, **more: Any) -> list[tuple[Any, ...]]:
     """Some fields of what comes out; times in seconds."""
-    found = run(Alert, settings, readings, name="hot", **more)
+    found = run(Alert, table, readings, name="hot", **more)
     return [tuple(_seconds(row[name]) if name in ("time", "since") else row[name] for name in names) for row in found]
 
 
@@ -41,8 +42,9 @@ def test_without_clear_it_is_over_when_the_condition_is_false() -> None:
 
 def test_where_both_hold_when_wins() -> None:
     """Even while it fires: a reading for which both hold clears nothing."""
-    found = rows({"when": "value > 30", "clear": "value > 20"}, "a31 a32 a21 a32", "time", "state")
-    assert found == [(0, "firing"), (2, "cleared"), (3, "firing")]
+    both = {"when": "value > 30", "clear": "value > 20"}
+    assert rows(both, "a31 a32 a21 a32", "time", "state") == [(0, "firing"), (2, "cleared"), (3, "firing")]
+    assert rows(both | {"for": "1 s"}, "a31 a31 a32 a21", "time", "state") == [(1, "firing"), (3, "cleared")]
 
 
 def test_unknown_neither_raises_nor_clears() -> None:
@@ -173,6 +175,29 @@ def test_the_end_of_the_input_fires_nothing() -> None:
     assert rows(TEN, "a31@0 a31@9 end", "time") == []
 
 
+def test_it_shows_the_last_reading_that_held() -> None:
+    """Not one of which nothing is known, nor one of another key."""
+    assert rows(TEN, "a31@0 a32@1 a-@5 b50@6 tick@10", "key", "time", "value") == [("a", 10, 32)]
+
+
+def test_after_it_is_over_the_wait_begins_anew() -> None:
+    """Also within the readings that came together."""
+    found = rows({"when": "value > 30", "for": "2 s"}, "a31 a31 a31 a1 a31 a31 a31 a1", "time", "state", "since")
+    assert found == [(2, "firing", 0), (3, "cleared", 0), (6, "firing", 4), (7, "cleared", 4)]
+
+
+def test_a_wait_that_began_anew_ends_when_it_should() -> None:
+    """The end of the first one has no say, nor what was once announced by due()."""
+    assert rows(TEN, "a31@0 tick@0 a1@1 a31@2 tick@11 tick@12", "time", "since") == [(12, 2)]
+
+
+def test_a_higher_level_may_fire_before_a_lower_one() -> None:
+    """In the order of their ends; a lower level that is set beneath a higher one is no news."""
+    both = {"low": {"when": "value > 1", "for": "3 s"}, "high": {"when": "value > 2", "for": "1 s"}}
+    found = rows({"levels": both}, "a5@0 tick@10 a2@11 a0@12", "time", "level", "previous")
+    assert found == [(1, "high", None), (11, "low", "high"), (12, None, "low")]
+
+
 def test_a_late_reading_may_end_the_wait_or_begin_one_that_is_over() -> None:
     """The order is that of arrival: what is dated before since + for and says no ends it, however late it comes."""
     assert rows(TEN, "a31@20 a1@0 b1@60", "time", disorder=60) == []
@@ -185,6 +210,28 @@ def test_due_says_when_time_alone_would_fire() -> None:
     assert operator.due() is None
     # run() holds the operator to it: a tick fires only what due() had announced.
     assert rows(TEN, "a31@5 b31@3 b1@4 c31@4 tick@14 tick@15", "key", "time") == [("c", 14), ("a", 15)]
+
+
+def test_the_rows_of_a_key_keep_their_order() -> None:
+    """Rows that come of one reading may be dated any way; a key's changes leave as they happened all the same."""
+    columns = {"value": column("float", [31.0, 1.0, 31.0])}
+    time, key, seq = np.array([5, 3, 4]) * SECOND, np.array([1, 1, 0], np.int32), np.zeros(3, np.int64)
+    progress = Progress(np.array([0]), np.array([NEVER]), 0, 0, 0, 1)
+    operator, _ = make(Alert, {"when": "value > 30"}, keys=KeyTable(["a", "b"]))
+    out = operator.on_frame(Frame(time, key, seq, columns, progress))
+    assert [(int(t) // SECOND, int(k)) for t, k in zip(out.time, out.key, strict=True)] == [(4, 0), (5, 1), (3, 1)]
+
+
+def test_restore_forgets_what_came_since() -> None:
+    """Also in an operator that has gone on."""
+    keys = KeyTable(["a"])
+    operator, _ = make(Alert, TEN, keys=keys)
+    before = operator.snapshot()
+    (frame,) = frames("a31@0", READINGS, keys)
+    operator.on_frame(frame)
+    assert operator.due() == 10 * SECOND
+    operator.restore(before)
+    assert operator.due() is None
 
 
 # --- the oracle -----------------------------------------------------------------------------------------------------
@@ -308,14 +355,15 @@ levels = st.one_of(
 ).map(list)
 
 
-@given(streams(), levels, st.integers(0, 4))
+@settings(max_examples=200, deadline=None)
+@given(streams(keys="ab"), levels, st.integers(0, 4))
 def test_the_columns_agree_with_a_plain_loop(stream: Stream, levels: list[Level], disorder: int) -> None:
     """Whatever the levels, waits, keys, gaps, late readings and ticks."""
     oracle = Oracle(levels, disorder)
     for item in stream:
         oracle.hear(item)
-    settings = {"levels": {level.name: level.settings() for level in levels}}
-    found = run(Alert, settings, stream, disorder=disorder, name="hot")
+    levels_table = {level.name: level.settings() for level in levels}
+    found = run(Alert, {"levels": levels_table}, stream, disorder=disorder, name="hot")
     names = ("key", "time", "state", "level", "previous", "since", "value")
     assert [{name: row[name] for name in names} for row in found] == oracle.rows
 
