@@ -1,6 +1,6 @@
 """The one HTTP server of a pipeline, that sources and sinks mount their routes on.
 
-    connection  at most CONNECTIONS are open, the next is answered 503; a silent one is closed
+    connection  at most so many are open, the next is answered 503; a silent one is closed
     request     token, or Host and origin, are looked at before the route's handler is
     answer      errors are `application/problem+json`, and tell nothing of the inside
 
@@ -17,7 +17,7 @@ import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from aiohttp import http_exceptions, web
@@ -33,12 +33,19 @@ log = logging.getLogger("headwater")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-CONNECTIONS = 500  # open at once; a process may hold 1,024 files, and the history needs some
-SILENT_S = 10.0  # a new connection must have sent the head of its first request by then
-KEEP_ALIVE_S = 75.0  # and one that has been used the next: sensors that send once a minute keep theirs
-LINGER_S = 5.0  # a body that was refused is read on for so long, or its sender would never see the answer
-HANDSHAKE_S = 10.0
-GRACE_S = 2.0  # for requests under way when the server stops
+
+class Limits(NamedTuple):
+    """What the server holds clients to."""
+
+    connections: int = 500  # open at once; a process may hold 1,024 files, and the history needs some
+    silent_s: float = 10.0  # a new connection must have sent the head of its first request by then
+    keep_alive_s: float = 75.0  # and one that has been used the next: sensors that send once a minute keep theirs
+    linger_s: float = 5.0  # a body that was refused is read on for so long, or its sender would never see the answer
+    handshake_s: float = 10.0
+    grace_s: float = 2.0  # for requests under way when the server stops
+
+
+LIMITS = Limits()
 
 # setdefault: a page of ours may allow itself more
 _HEADERS = {
@@ -76,8 +83,9 @@ class Listening(Protocol):
 class HttpServer:
     """Routes are mounted, then it starts."""
 
-    def __init__(self, settings: Listening) -> None:
+    def __init__(self, settings: Listening, limits: Limits = LIMITS) -> None:
         self.settings = settings
+        self.limits = limits
         self.host, self.port = settings.address()
         self._routes: dict[tuple[str, str], Handler] = {}
         self._token = settings.token.reveal().encode() if settings.token else None
@@ -112,7 +120,7 @@ class HttpServer:
                 app.router.add_get(path, handler)  # answers HEAD, too
             else:
                 app.router.add_route(method, path, handler)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=self.limits.grace_s)
         await self._runner.setup()
         try:
             self._listener = await asyncio.get_running_loop().create_server(
@@ -120,8 +128,8 @@ class HttpServer:
                 self.host or None,
                 self.port,
                 ssl=tls,
-                ssl_handshake_timeout=HANDSHAKE_S if tls else None,
-                backlog=CONNECTIONS,
+                ssl_handshake_timeout=self.limits.handshake_s if tls else None,
+                backlog=self.limits.connections,
             )
         except OSError as error:
             await self.close()
@@ -140,7 +148,7 @@ class HttpServer:
         return context
 
     async def close(self) -> None:
-        """Take no more requests; those under way get `GRACE_S`, then every connection is closed."""
+        """Take no more requests; those under way get a moment, then every connection is closed."""
         if self._listener is not None:
             self._listener.close()
         if self._runner is not None:
@@ -149,14 +157,15 @@ class HttpServer:
     def _connect(self) -> asyncio.Protocol:
         assert self._runner is not None
         server = self._runner.server
-        if server is None or len(server.connections) >= CONNECTIONS:
+        if server is None or len(server.connections) >= self.limits.connections:
             return _TurnedAway()
         return _Connection(
+            self.limits.silent_s,
             server,
             loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]  # as AppRunner passes it
-            keepalive_timeout=KEEP_ALIVE_S,
-            lingering_time=LINGER_S,
+            access_log=None,
+            keepalive_timeout=self.limits.keep_alive_s,
+            lingering_time=self.limits.linger_s,
         )
 
     # --- every request ---
@@ -240,11 +249,15 @@ def _from_elsewhere(request: web.Request) -> bool:
 class _Connection(web.RequestHandler):
     """aiohttp's own, with a limit to silence; and what is no HTTP is told so as a problem, too."""
 
-    __slots__ = ("_silence",)
+    __slots__ = ("_silence", "_silent_s")
+
+    def __init__(self, silent_s: float, server: web.Server, **settings: Any) -> None:
+        super().__init__(server, **settings)
+        self._silent_s = silent_s
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._silence = asyncio.get_running_loop().call_later(SILENT_S, self._close_if_silent)
+        self._silence = asyncio.get_running_loop().call_later(self._silent_s, self._close_if_silent)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._silence.cancel()

@@ -61,7 +61,7 @@ def encoded(body: bytes, status: int = 200) -> web.Response:
     return Response(status=status, body=body, content_type="application/json")
 
 
-async def read_body(request: web.Request, limit: int) -> bytes:
+async def read_body(request: web.Request, limit: int, within_s: float = BODY_S) -> bytes:
     """The whole body, unpacked. HttpProblem: 413 beyond `limit` bytes, 415 if packed in a way that is not known,
     400 if it was cut off or is not what it says, 408 if it does not come."""
     if request.headers.get("Content-Encoding", "").lower() not in _ENCODINGS:
@@ -72,13 +72,13 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     if content.is_eof() and content.exception() is None:
         body = content.read_nowait()  # it came along with its head, as most do: no timer is needed
     else:
-        body = await _arriving(content, limit)
+        body = await _arriving(content, limit, within_s)
     if len(body) > limit:
         raise _too_large(limit)
     return body
 
 
-async def _arriving(content: StreamReader, limit: int) -> bytes:
+async def _arriving(content: StreamReader, limit: int, within_s: float) -> bytes:
     from aiohttp import ClientError
     from aiohttp.http_exceptions import HttpProcessingError
     from aiohttp.web import RequestPayloadError
@@ -86,14 +86,14 @@ async def _arriving(content: StreamReader, limit: int) -> bytes:
     parts = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_S):
+        async with asyncio.timeout(within_s):
             while part := await content.readany():
                 parts.append(part)
                 size += len(part)
                 if size > limit:
                     raise _too_large(limit)
     except TimeoutError:
-        raise HttpProblem(408, f"the body did not come within {BODY_S:.0f} s") from None
+        raise HttpProblem(408, f"the body did not come within {within_s:g} s") from None
     except (RequestPayloadError, ClientError, HttpProcessingError) as error:
         raise HttpProblem(400, f"the body cannot be read: {' '.join(str(error).split())}") from None
     return b"".join(parts)

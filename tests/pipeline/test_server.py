@@ -1,0 +1,431 @@
+"""What the server promises to every handler, and to every client, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import ssl
+import subprocess
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from pipeline.quantity import Secret
+from pipeline.server import LIMITS, HttpServer, Limits
+from pipeline.web import HttpProblem, answer, read_body
+
+MAX_BODY = 1000
+
+
+class Tls(NamedTuple):
+    certificate: Path
+    key: Path
+
+
+class Settings(NamedTuple):
+    listen: tuple[str, int] = ("127.0.0.1", 0)
+    token: Secret | None = None
+    tls: Tls | None = None
+    insecure: bool = False
+
+    def address(self) -> tuple[str, int]:
+        return self.listen
+
+
+async def hello(_: web.Request) -> web.StreamResponse:
+    return answer({"hello": "world"})
+
+
+async def count(request: web.Request) -> web.StreamResponse:
+    return answer({"bytes": len(await read_body(request, MAX_BODY, within_s=0.3))})
+
+
+async def broken(_: web.Request) -> web.StreamResponse:
+    raise RuntimeError("the password is 1234")
+
+
+async def refusing(_: web.Request) -> web.StreamResponse:
+    raise HttpProblem(429, "later", {"Retry-After": "7"}, waiting=3)
+
+
+async def page(_: web.Request) -> web.StreamResponse:
+    return web.Response(text="<p>", headers={"Content-Security-Policy": "default-src 'self'"})
+
+
+@asynccontextmanager
+async def serving(limits: Limits = LIMITS, **settings: Any) -> AsyncIterator[HttpServer]:
+    server = HttpServer(Settings(**settings), limits)
+    assert server.route("GET", "/hello", hello)
+    assert server.route("POST", "/count", count)
+    assert server.route("POST", "/broken", broken)
+    assert server.route("POST", "/refusing", refusing)
+    assert server.route("GET", "/page", page)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+@asynccontextmanager
+async def served(limits: Limits = LIMITS, **settings: Any) -> AsyncIterator[aiohttp.ClientSession]:
+    async with serving(limits, **settings) as server, aiohttp.ClientSession(server.url) as http:
+        yield http
+
+
+async def problem(response: aiohttp.ClientResponse, status: int) -> dict[str, Any]:
+    """The body of an answer that must be a problem of this status."""
+    assert response.status == status, await response.text()
+    assert response.content_type == "application/problem+json"
+    body = await response.json()
+    assert body["status"] == status
+    assert body["type"] == "about:blank"
+    assert body["title"]
+    assert body["detail"]
+    return body
+
+
+@asynccontextmanager
+async def connected(server: HttpServer) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def raw(server: HttpServer, *parts: bytes) -> bytes:
+    """What comes back for these bytes, until the server closes the connection."""
+    async with connected(server) as (reader, writer), asyncio.timeout(5):
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        return await reader.read()
+
+
+def head_and_body(got: bytes) -> tuple[bytes, dict[str, Any]]:
+    head, _, body = got.partition(b"\r\n\r\n")
+    return head, json.loads(body)
+
+
+# --- routes ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_route_is_answered_where_the_url_says() -> None:
+    async with serving() as server, aiohttp.ClientSession() as http:
+        assert server.url == f"http://127.0.0.1:{server.port}"
+        assert server.port > 0
+        async with http.get(server.url + "/hello") as response:
+            assert await response.json() == {"hello": "world"}
+        async with http.head(server.url + "/hello") as response:
+            assert response.status == 200
+
+
+async def test_a_method_and_path_are_given_once() -> None:
+    """The second to ask is told so, and the first keeps it."""
+    server = HttpServer(Settings())
+    assert server.route("GET", "/hello", hello)
+    assert not server.route("GET", "/hello", broken)
+    assert server.route("POST", "/hello", broken)
+
+
+async def test_after_the_start_routes_are_fixed() -> None:
+    async with serving() as server:
+        with pytest.raises(RuntimeError, match="started"):
+            server.route("GET", "/late", hello)
+
+
+async def test_an_address_in_use_says_so() -> None:
+    async with serving() as first:
+        second = HttpServer(Settings(("127.0.0.1", first.port)))
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{first.port}"):
+            await second.start()
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+async def test_no_such_path() -> None:
+    async with served() as http, http.get("/nothing") as response:
+        await problem(response, 404)
+
+
+async def test_no_such_method() -> None:
+    async with served() as http, http.put("/count") as response:
+        await problem(response, 405)
+        assert response.headers["Allow"] == "POST"
+
+
+async def test_a_handler_that_fails_tells_the_log_and_not_the_client(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, "headwater"):
+        async with served() as http, http.post("/broken") as response:
+            body = await problem(response, 500)
+    assert "1234" not in str(body)
+    assert "1234" in caplog.text
+    assert "POST /broken" in caplog.text
+
+
+async def test_a_handler_s_problem_keeps_its_headers_and_members() -> None:
+    async with served() as http, http.post("/refusing") as response:
+        assert (await problem(response, 429))["waiting"] == 3
+        assert response.headers["Retry-After"] == "7"
+
+
+async def test_what_is_not_http_is_a_problem_too() -> None:
+    async with serving() as server:
+        head, body = head_and_body(await raw(server, b"GET\x00 / nothing\r\n\r\n"))
+        assert head.startswith(b"HTTP/1.")
+        assert b" 400 " in head.splitlines()[0]
+        assert b"application/problem+json" in head
+        assert body["status"] == 400
+
+
+async def test_a_head_that_is_too_long() -> None:
+    async with serving() as server:
+        long = b"GET /hello HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n"
+        _, body = head_and_body(await raw(server, long))
+        assert body["status"] in (400, 431)  # which of the two is up to aiohttp's parser
+
+
+async def test_every_answer_has_the_headers_of_an_api() -> None:
+    """And tells nothing of what it is made of."""
+    async with served() as http:
+        for path in ("/hello", "/nothing"):
+            async with http.get(path) as response:
+                assert response.headers["X-Content-Type-Options"] == "nosniff"
+                assert response.headers["Cache-Control"] == "no-store"
+                assert response.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+                assert "aiohttp" not in response.headers["Server"].lower()
+        async with http.get("/page") as response:
+            assert response.headers["Content-Security-Policy"] == "default-src 'self'"
+
+
+# --- bodies ---------------------------------------------------------------------------------------------------------
+
+
+async def chunks(*parts: bytes, pause: float = 0.02) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+        await asyncio.sleep(pause)
+
+
+async def test_a_body_comes_whole_or_in_parts() -> None:
+    async with served() as http:
+        bodies: list[Any] = [b"x" * MAX_BODY, chunks(b"x" * 500, b"x" * 500), b""]
+        for body, size in zip(bodies, (MAX_BODY, MAX_BODY, 0), strict=True):
+            async with http.post("/count", data=body) as response:
+                assert await response.json() == {"bytes": size}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"x" * (MAX_BODY + 1), [b"x" * MAX_BODY, b"x"], gzip.compress(b"x" * (MAX_BODY + 1)), gzip.compress(b"x" * 10**7)],
+    ids=["announced", "in parts", "packed", "a bomb"],
+)
+async def test_a_body_beyond_the_limit(body: bytes | list[bytes]) -> None:
+    headers = {"Content-Encoding": "gzip"} if body[0] == 0x1F else {}
+    data: Any = chunks(*body) if isinstance(body, list) else body
+    async with served() as http, http.post("/count", data=data, headers=headers) as response:
+        await problem(response, 413)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"), [("gzip", gzip.compress(b"x" * 900)), ("deflate", zlib.compress(b"x" * 900))]
+)
+async def test_a_packed_body(encoding: str, packed: bytes) -> None:
+    async with served() as http, http.post("/count", data=packed, headers={"Content-Encoding": encoding}) as response:
+        assert await response.json() == {"bytes": 900}
+
+
+async def test_a_body_packed_in_an_unknown_way() -> None:
+    async with served() as http, http.post("/count", data=b"x", headers={"Content-Encoding": "compress"}) as response:
+        await problem(response, 415)
+        assert response.headers["Accept-Encoding"] == "gzip, deflate"
+
+
+async def test_a_body_that_is_not_what_it_says() -> None:
+    async with served() as http, http.post("/count", data=b"plain", headers={"Content-Encoding": "gzip"}) as response:
+        await problem(response, 400)
+
+
+async def test_a_body_that_does_not_come() -> None:
+    head = b"POST /count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
+    async with serving(Limits(linger_s=0.05)) as server:
+        assert head_and_body(await raw(server, head, b"12345"))[1]["status"] == 408
+
+
+# --- who may ask ----------------------------------------------------------------------------------------------------
+
+
+async def test_with_a_token_every_request_needs_it() -> None:
+    async with served(token=Secret("s3cret")) as http:
+        wrong = ["", "Bearer", "Bearer s3cre", "Bearer s3cret2", "Basic s3cret", "s3cret", "Bearer s\u00e9cret"]
+        for value in wrong:
+            for path in ("/hello", "/nothing"):
+                async with http.get(path, headers={"Authorization": value} if value else {}) as response:
+                    assert "s3cret" not in str(await problem(response, 401))
+                    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+        for right in ("Bearer s3cret", "bearer  s3cret"):
+            async with http.get("/hello", headers={"Authorization": right}) as response:
+                assert response.status == 200
+
+
+HERE = ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:8080", "192.168.1.5", "device.localhost"]
+ELSEWHERE = ["evil.example", "127.0.0.1.evil.example:8080", "localhost.evil.example", "a:b:c", "localhost:80:80"]
+
+
+@pytest.mark.parametrize(("host", "status"), [*((h, 200) for h in HERE), *((h, 403) for h in ELSEWHERE)])
+async def test_on_loopback_a_name_that_only_points_here_is_refused(host: str, status: int) -> None:
+    """DNS rebinding: a page's own name, that its DNS suddenly says is 127.0.0.1."""
+    async with served() as http, http.get("/hello", headers={"Host": host}) as response:
+        assert response.status == status
+        if status != 200:
+            await problem(response, status)
+
+
+async def test_with_a_token_or_insecure_any_name_will_do() -> None:
+    async with served(insecure=True) as http, http.get("/hello", headers={"Host": "device.lan"}) as response:
+        assert response.status == 200
+    headers = {"Host": "device.lan", "Authorization": "Bearer t", "Origin": "https://elsewhere.example"}
+    async with served(token=Secret("t")) as http, http.post("/count", headers=headers) as response:
+        assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:1", "Host": "localhost:1"}, 200),
+    ],
+)
+async def test_a_page_of_another_site_may_not_send(headers: dict[str, str], status: int) -> None:
+    """Browsers post plain text anywhere without asking first; they say where the page is from, though."""
+    async with served() as http:
+        async with http.post("/count", data=b"x", headers=headers) as response:
+            assert response.status == status
+        async with http.get("/hello", headers=headers) as response:  # reading is what the browser itself prevents
+            assert response.status == 200
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    folder = tmp_path_factory.mktemp("tls")
+    files = Tls(folder / "certificate.pem", folder / "key.pem")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "1",
+    ]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    out = ["-keyout", str(files.key), "-out", str(files.certificate)]
+    subprocess.run([*command, *names, *out], check=True, capture_output=True)
+    return files
+
+
+async def test_over_tls(tls: Tls) -> None:
+    trust = ssl.create_default_context(cafile=tls.certificate)
+    async with served(tls=tls) as http, http.get("/hello", ssl=trust) as response:
+        assert str(response.url).startswith("https://")
+        assert await response.json() == {"hello": "world"}
+
+
+async def test_a_key_that_does_not_fit(tls: Tls) -> None:
+    server = HttpServer(Settings(tls=Tls(tls.certificate, tls.certificate)))
+    with pytest.raises(OSError, match=r"\[server\] tls: .*certificate.pem"):
+        await server.start()
+
+
+# --- connections ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_too_many_is_turned_away() -> None:
+    """And there is room again when another one has gone."""
+    async with serving(Limits(connections=2)) as server, connected(server):
+        async with connected(server):
+            await asyncio.sleep(0.02)
+            assert (await raw(server)).startswith(b"HTTP/1.1 503 ")
+        await asyncio.sleep(0.02)
+        async with aiohttp.ClientSession() as http, http.get(server.url + "/hello") as response:
+            assert response.status == 200
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /hello HTTP/1.1\r\nHost: local"])
+async def test_a_connection_that_says_nothing_is_closed(said: bytes) -> None:
+    """Nor may it say little, for ever."""
+    async with serving(Limits(silent_s=0.05)) as server:
+        assert await raw(server, said) == b""
+
+
+async def test_a_used_connection_is_kept_for_the_next_request() -> None:
+    async with serving(Limits(silent_s=0.05)) as server, connected(server) as (reader, writer):
+        for _ in range(2):
+            writer.write(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert await reader.readuntil(b"}") != b""
+            await asyncio.sleep(0.15)
+
+
+async def test_close_lets_a_request_under_way_end() -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        started.set()
+        await go_on.wait()
+        return answer("done")
+
+    server = HttpServer(Settings())
+    server.route("GET", "/slow", slow)
+    await server.start()
+    async with aiohttp.ClientSession() as http:
+        asking = asyncio.create_task(http.get(server.url + "/slow"))
+        await started.wait()
+        closing = asyncio.create_task(server.close())
+        await asyncio.sleep(0.02)
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await http.get(server.url + "/slow")
+        go_on.set()
+        assert await (await asking).json() == "done"
+        await closing
+
+
+async def test_close_does_not_wait_for_ever() -> None:
+    """Not for a request that does not end, nor for a connection that is merely open."""
+    server = HttpServer(Settings(), Limits(grace_s=0.05))
+
+    async def stuck(_: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    server.route("GET", "/stuck", stuck)
+    await server.start()
+    async with aiohttp.ClientSession() as http:
+        asking = asyncio.create_task(http.get(server.url + "/stuck"))
+        async with connected(server), asyncio.timeout(5):
+            await asyncio.sleep(0.05)
+            await server.close()
+        with pytest.raises(aiohttp.ClientError):
+            await asking
