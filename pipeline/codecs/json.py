@@ -185,6 +185,8 @@ class Json:
             return f"{missing[1]}: missing"
         if found := _EXPECTED.fullmatch(text):
             kinds = [kind for kind in found[1].split(" | ") if kind != "null"]
+            if name == self.settings.time and kinds == ["int"]:
+                kinds = ["float"]  # fractions are only tried where there is one
             wanted = [_SAID.get(kind, kind) for kind in kinds if not (kind == "int" and "float" in kinds)]
             return f"{name or 'reading'}: expected {' or '.join(wanted)}, got {_GOT.get(found[2], found[2])}"
         return f"{name}: {text}" if name else text

@@ -100,6 +100,8 @@ class File(CodecSource):
             header = self._header(handle)
             offset = max(offset, len(header))
             while True:
+                if end is not None and offset >= end:
+                    return
                 handle.seek(offset)
                 data = self._lines_of(handle, CHUNK if end is None else min(CHUNK, end - offset))
                 if not data:

@@ -1,0 +1,167 @@
+"""A file's readings, each once: from the start, from any position, while it grows, over rotation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.component import Inbox, Payload, SourceContext
+from pipeline.frame import KeyTable
+from pipeline.sources import file
+from pipeline.sources.file import File, FileSettings
+
+
+class Taken(Inbox):
+    """An inbox without end that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.payloads: list[Payload] = []
+        self.ended = False
+
+    def offer(self, payload: Payload) -> bool:
+        self.payloads.append(payload)
+        return True
+
+    async def put(self, payload: Payload) -> None:
+        self.offer(payload)
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def source(folder: Path, **settings: Any) -> File:
+    context = SourceContext("in", KeyTable(), folder=folder)
+    made = File(
+        FileSettings(**({"path": "in.ndjson", "key": "id", "time": "ts", "fields": {"value": "int"}} | settings)),
+        context,
+    )
+    assert context.problems == []
+    return made
+
+
+def lines(*values: int) -> str:
+    return "".join(json.dumps({"id": "a", "ts": 1, "value": v}) + "\n" for v in values)
+
+
+def values(made: File, payloads: list[Payload]) -> list[int]:
+    found: list[int] = made.decode(payloads).columns["value"].tolist() if payloads else []
+    return found
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "CHUNK", 100)
+    monkeypatch.setattr(file, "MAX_LINE", 400)
+    monkeypatch.setattr(file, "POLL_S", 0.005)
+
+
+async def test_to_the_end_from_any_position(tmp_path: Path) -> None:
+    """A restart behind any payload gives exactly the rest; the last line counts without a line end, too."""
+    (tmp_path / "in.ndjson").write_text(lines(*range(20)).rstrip("\n"))
+    made, inbox = source(tmp_path), Taken()
+    await made.run(inbox, None)
+    assert inbox.ended
+    assert values(made, inbox.payloads) == list(range(20))
+    assert len(inbox.payloads) > 5
+    for i, payload in enumerate(inbox.payloads):
+        rest = Taken()
+        await made.run(rest, payload.position)
+        assert values(made, inbox.payloads[: i + 1]) + values(made, rest.payloads) == list(range(20))
+    assert made.progress() == (os.path.getsize(tmp_path / "in.ndjson"),) * 2
+
+
+async def test_what_lies_between_two_positions_can_be_read_again(tmp_path: Path) -> None:
+    """Cut the same: the journal holds only the range."""
+    (tmp_path / "in.ndjson").write_text(lines(*range(20)))
+    made, inbox = source(tmp_path), Taken()
+    await made.run(inbox, None)
+    positions = [None, *(p.position for p in inbox.payloads)]
+    for i in range(len(positions)):
+        for j in range(i + 1, len(positions)):
+            again = made.reread(positions[i], positions[j])
+            assert [p.data for p in again] == [p.data for p in inbox.payloads[i:j]]
+
+
+async def test_a_pattern_in_the_order_of_names(tmp_path: Path) -> None:
+    for name, value in (("b", 2), ("a", 1), ("c", 3)):
+        (tmp_path / f"{name}.ndjson").write_text(lines(value))
+    made, inbox = source(tmp_path, path="*.ndjson"), Taken()
+    await made.run(inbox, None)
+    assert values(made, inbox.payloads) == [1, 2, 3]
+    rest = Taken()
+    await made.run(rest, inbox.payloads[0].position)
+    assert values(made, rest.payloads) == [2, 3]
+
+
+async def test_a_csv_has_its_header_before_every_chunk(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("id,ts,value\n" + "".join(f"a,1,{v}\n" for v in range(60)))
+    made, inbox = source(tmp_path, path="in.csv", format="csv"), Taken()
+    await made.run(inbox, None)
+    assert len(inbox.payloads) > 3
+    assert values(made, inbox.payloads) == list(range(60))
+
+
+async def test_a_line_without_end_is_refused_and_the_next_one_taken(tmp_path: Path) -> None:
+    (tmp_path / "in.ndjson").write_text(lines(1) + "x" * 3000 + "\n" + lines(2))
+    made, inbox = source(tmp_path), Taken()
+    await made.run(inbox, None)
+    assert values(made, inbox.payloads) == [1, 2]
+    assert max(len(p.data) for p in inbox.payloads) <= 600
+
+
+async def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"source in: there is no file .*in\.ndjson"):
+        await source(tmp_path).run(Taken(), None)
+
+
+async def test_following(tmp_path: Path) -> None:
+    """Appended lines, half lines, rotation and truncation; a restart goes on behind what was durable."""
+    path = tmp_path / "in.ndjson"
+    path.write_text(lines(1, 2) + '{"id": "a",')
+    made, inbox = source(tmp_path, follow=True), Taken()
+    task = asyncio.create_task(made.run(inbox, None))
+
+    async def until(*wanted: int) -> None:
+        for _ in range(400):
+            if values(made, inbox.payloads) == list(wanted):
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError(values(made, inbox.payloads))
+
+    await until(1, 2)
+    with path.open("a") as out:
+        out.write('"ts": 1, "value": 3}\n')
+    await until(1, 2, 3)
+    path.rename(tmp_path / "old")
+    path.write_text(lines(4))
+    await until(1, 2, 3, 4)
+    path.write_text("")
+    await asyncio.sleep(0.05)
+    path.write_text(lines(5))
+    await until(1, 2, 3, 4, 5)
+    task.cancel()
+    with path.open("a") as out:
+        out.write(lines(6))
+    position = inbox.payloads[-1].position
+    inbox.payloads.clear()
+    task = asyncio.create_task(made.run(inbox, position))
+    await until(6)
+    task.cancel()
+
+
+async def test_the_pace_of_the_event_times(tmp_path: Path) -> None:
+    """Line by line, in order; how long it took is not asserted."""
+    text = "".join(json.dumps({"id": "a", "ts": t, "value": t}) + "\n" for t in range(0, 100, 10))
+    (tmp_path / "in.ndjson").write_text(text)
+    made, inbox = source(tmp_path, speed=10.0, time_unit="ms"), Taken()
+    await made.run(inbox, None)
+    assert values(made, inbox.payloads) == list(range(0, 100, 10))
+    assert len(inbox.payloads) == 10
+    rest = Taken()
+    await made.run(rest, inbox.payloads[3].position)
+    assert values(made, rest.payloads) == list(range(40, 100, 10))
