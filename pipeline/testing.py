@@ -260,21 +260,21 @@ class _Runner:
 
     def rows(self, cuts: Iterable[int], *, restarts: bool, pauses: bool) -> Rows:
         """What leaves when the stream is cut so. `pauses`: an empty Frame after each, in which no time passes."""
-        keys = KeyTable()
-        node = _Node(self._make(keys), keys)
+        node = left = _Node(self._make(KeyTable()))
         rows: Rows = {None: [], **{o: [] for o in node.operator.context.outputs}}
         snapshots = []
         for start, stop in self.feed.steps(cuts):
-            frame = self.feed.frame(start, stop, keys)
+            if left is not node:  # the one before the restart goes on as well, for what it may do to its snapshot
+                left.push(self.feed.frame(start, stop, left.keys), {output: [] for output in rows})
+            frame = self.feed.frame(start, stop, node.keys)
             node.push(frame, rows)
             if pauses and not frame.ended:
-                node.push(self._nothing(stop, keys), rows)
+                node.push(self._nothing(stop, node.keys), rows)
             if restarts:
                 snapshot = node.operator.snapshot()
                 saved = _pack(snapshot)
                 snapshots.append((snapshot, saved))
-                keys = KeyTable(keys.names)
-                node = _Node(self._make(keys), keys, _unpack(saved))
+                left, node = node, _Node(self._make(KeyTable(node.keys.names)), _unpack(saved))
         for snapshot, saved in snapshots:
             assert _pack(snapshot) == saved, "snapshot gave the state itself, and it changed afterwards: give copies"
         return rows
@@ -293,11 +293,11 @@ class _Runner:
 class _Node:
     """An operator as the graph runs it: an RxPY operator on a Subject."""
 
-    def __init__(self, operator: Operator, keys: KeyTable, state: Any = None) -> None:
+    def __init__(self, operator: Operator, state: Any = None) -> None:
         from reactivex.subject import Subject
 
         self.operator = operator
-        self.keys = keys
+        self.keys = operator.context.keys
         self.came: list[Frame] = []
         self.errors: list[Exception] = []
         self.inlet: Subject[Frame] = Subject()
