@@ -1,21 +1,40 @@
-"""`window`: aggregates over spans of event time."""
+"""`window`: aggregates over spans of event time, by key."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from pipeline.aggregate import ACCUMULATORS, Aggregates, Incremental, Values
+from pipeline.aggregate import Aggregates
 from pipeline.component import Operator, OperatorContext, Settings, State
-from pipeline.frame import Array, Bools, Column, Field, Frame, Ints, Schema, column, concatenate, in_order
+from pipeline.frame import (
+    NO_PROGRESS,
+    Column,
+    Field,
+    Frame,
+    Ints,
+    KeyTable,
+    Progress,
+    Schema,
+    column,
+    concatenate,
+    empty,
+    in_order,
+)
 from pipeline.problem import did_you_mean
 from pipeline.quantity import Duration
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-class WindowSettings(Settings, frozen=True, kw_only=True):
+CELL = {"revision": (np.int64, -1), "open": (np.bool_, False)}  # what a cell holds beside its aggregates, at first
+OWN_FIELDS = {"start": Field("time"), "end": Field("time"), "revision": Field("int")}
+_MANY = 64  # windows between the first and the last of a Frame, of which more than there are rows are not listed
+
+
+class WindowSettings(Settings, kw_only=True, frozen=True):
     window: Literal["tumbling"] = "tumbling"
     size: Duration
     offset: Duration = Duration(0)
@@ -24,111 +43,39 @@ class WindowSettings(Settings, frozen=True, kw_only=True):
     aggregate: dict[str, str]
 
 
-class Panes:
-    """The accumulators of the open windows: arrays of shape (rows, groups), a row for each window that is open."""
+class Readings(NamedTuple):
+    """The readings of a Frame: the group of each, and the values of every argument of the aggregates."""
 
-    def __init__(self, aggregates: Aggregates) -> None:
-        self.aggregates = aggregates
-        self.groups = 16
-        self.rows: dict[int, int] = {}  # start of the window -> row
-        self.emitted: set[int] = set()  # windows whose first row has left
-        self.free: list[int] = []
-        self.arrays: dict[tuple[str, str], list[Array]] = {}
-        self.fills: dict[tuple[str, str], list[Any]] = {}
-        self.revisions: Array = np.zeros((0, self.groups), np.int64)
-        self.kept: dict[
-            int, dict[str, list[tuple[Ints, Ints, Array]]]
-        ] = {}  # window -> argument -> (group, time, value)
-        for name, argument in aggregates.accumulators:
-            fills = ACCUMULATORS[name].fills(aggregates.dtype(argument))
-            self.fills[name, argument] = [fill for _, fill in fills]
-            self.arrays[name, argument] = [np.full((0, self.groups), fill, dtype) for dtype, fill in fills]
+    time: Ints
+    seq: Ints
+    group: Ints
+    values: Sequence[Column]
 
-    def flat(self) -> dict[tuple[str, str], list[Array]]:
-        """The arrays by slot: row * groups + group."""
-        return {key: [array.reshape(-1) for array in arrays] for key, arrays in self.arrays.items()}
+    def take(self, rows: Ints) -> Readings:
+        return Readings(self.time[rows], self.seq[rows], self.group[rows], [c.take(rows) for c in self.values])
 
-    def grow(self, groups: int) -> None:
-        if groups > self.groups:
-            self._resize(len(self.revisions), max(groups, 2 * self.groups))
 
-    def row(self, start: int) -> int:
-        """The row of a window; it is opened if need be."""
-        row = self.rows.get(start)
-        if row is None:
-            if not self.free:
-                had = len(self.revisions)
-                self._resize(had + 2, self.groups)
-                self.free = [had + 1, had]
-            row = self.rows[start] = self.free.pop()
-        return row
+class Rows(NamedTuple):
+    """Rows that leave."""
 
-    def _resize(self, rows: int, groups: int) -> None:
-        had, width = self.revisions.shape
-        self.groups = groups
+    seq: Ints
+    group: Ints
+    start: Ints
+    end: Ints
+    revision: Ints
+    aggregates: dict[str, Column]
 
-        def larger(old: Array, fill: Any) -> Array:
-            new = np.full((rows, groups), fill, old.dtype)
-            new[:had, :width] = old
-            return new
 
-        self.revisions = larger(self.revisions, 0)
-        for key, arrays in self.arrays.items():
-            self.arrays[key] = [larger(a, f) for a, f in zip(arrays, self.fills[key], strict=True)]
+class Windows(Protocol):
+    """A way to put readings into windows. Its rows leave in the order in which it gives them."""
 
-    def drop(self, start: int) -> None:
-        """Forget a window; its row is cleared for another one."""
-        row = self.rows.pop(start)
-        self.emitted.discard(start)
-        self.kept.pop(start, None)
-        self.revisions[row] = 0
-        for key, arrays in self.arrays.items():
-            for array, fill in zip(arrays, self.fills[key], strict=True):
-                array[row] = fill
-        self.free.append(row)
+    def push(self, readings: Readings, progress: Progress) -> tuple[list[Rows], Ints | None]:
+        """The readings and the time of one Frame -> rows that leave; which readings came too late (None: none)."""
+        ...
 
-    def present(self, start: int) -> Ints:
-        """The groups that have readings in a window."""
-        return np.flatnonzero(self.arrays["count", ""][0][self.rows[start]])
-
-    def keep(self, start: int, argument: str, new: Values, slots: Ints) -> None:
-        """Hold on to values, for aggregates that need all of them. `slots` are those of this window's values."""
-        chunk = (new.slots[slots] % self.groups, new.time[slots], new.values[slots])
-        self.kept.setdefault(start, {}).setdefault(argument, []).append(chunk)
-
-    def values(self, start: int, argument: str, groups: Ints) -> tuple[Ints, Ints, Array]:
-        """The values held for some groups of a window, in order of arrival."""
-        chunks = self.kept.get(start, {}).get(argument)
-        if not chunks:
-            dtype = self.aggregates.dtype(argument)
-            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, dtype)
-        group, time, values = (np.concatenate(part) for part in zip(*chunks, strict=True))
-        wanted = np.isin(group, groups)
-        return group[wanted], time[wanted], values[wanted]
-
-    def snapshot(self) -> State:
-        starts = sorted(self.rows)
-        rows = [self.rows[s] for s in starts]
-        arrays = {f"{n}({a})": [x[rows] for x in arrays] for (n, a), arrays in self.arrays.items()}
-        kept = {
-            str(s): {a: [np.concatenate(p) for p in zip(*chunks, strict=True)] for a, chunks in of.items()}
-            for s, of in sorted(self.kept.items())
-        }
-        return {
-            "starts": starts,
-            "emitted": sorted(self.emitted),
-            "revisions": self.revisions[rows],
-            "arrays": arrays,
-            "kept": kept,
-        }
-
-    def restore(self, state: State) -> None:
-        starts, width = state["starts"], state["revisions"].shape[1]
-        self.rows, self.free, self.emitted = {s: i for i, s in enumerate(starts)}, [], set(state["emitted"])
-        self.groups = width
-        self.revisions = state["revisions"].copy()
-        self.arrays = {(n, a): [x.copy() for x in state["arrays"][f"{n}({a})"]] for n, a in self.arrays}
-        self.kept = {int(s): {a: [tuple(c)] for a, c in of.items()} for s, of in state["kept"].items()}
+    def due(self) -> int | None: ...
+    def snapshot(self) -> State: ...
+    def restore(self, state: State) -> None: ...
 
 
 class Window(Operator):
@@ -146,225 +93,279 @@ class Window(Operator):
         aggregate = { n = "count()", average = "mean(temperature)" }
 
     A row: the key, `start`, `end`, `time` = `end`, `revision`, and the aggregates. Windows are half-open and aligned to
-    1970 plus `offset`. `by` names the fields that make a group: the key if absent, one group if empty.
-    Late data: with `lateness`, a reading for a window that has left gives a corrected row (`revision` + 1); what is later
-    goes to the output `late`. The end of a finite input closes every window.
-    Memory: about 16 bytes an aggregate for each group and open window; median, quantile, distinct, mode, rate and
-    time_weighted_mean hold every value of an open window (24 bytes each).
+    1970 plus `offset`. Rows that leave together leave by `end`, then key. `by` names the fields that make a group: the
+    key if absent, one group for all if empty. A group of one text field that is never missing has that text as its key;
+    other groups show their fields as columns, and their key is the values as a JSON array.
+    Late data: a reading is late when the watermark had reached the end of its window before it came. Within `lateness`
+    it gives a corrected row at once (`revision` + 1); later than that it goes to the output `late`.
+    The end of a finite input closes every window.
+    At the limit: a reading of a new group when there are `max_keys` keys fails, and is set aside with that reason.
+    State: the windows that can still change. Memory: 30 bytes, and 8 to 16 an aggregate, for each group and window with
+    readings; up to four times that while the table grows. median, quantile, mode, distinct, rate and
+    time_weighted_mean keep all readings of a window: 16 bytes each, and 9 for each expression that they are given.
     """
 
     def __init__(self, settings: WindowSettings, context: OperatorContext) -> None:
         super().__init__(settings, context)
-        for name in ("size", "lateness", "offset"):
-            if getattr(settings, name) < (name == "size"):
-                context.problem(name, "must be longer than nothing")
-        self.size, self.offset, self.lateness = max(int(settings.size), 1), int(settings.offset), int(settings.lateness)
-        key_name = context.schema.key
-        self.by = (key_name or "",) if settings.by is None else settings.by
-        self.by_key = settings.by is None or (len(self.by) == 1 and self.by[0] == key_name)
-        self._check_by(context)
-        self.aggregates = Aggregates(settings.aggregate, context)
-        self.panes = Panes(self.aggregates)
+        self.groups = _Groups(settings.by, context)
+        self.aggregates = Aggregates(
+            settings.aggregate, context, {"revision": (np.int64, -1), "open": (np.bool_, False)}
+        )
+        shown = {**self.groups.fields, **OWN_FIELDS}
+        for name in settings.aggregate:
+            if name in {*shown, "time", self.groups.key} or not name.isidentifier():
+                context.problem(f"aggregate.{name}", f'"{name}" cannot be the name of an aggregate; choose another')
+        self.schema = Schema(self.groups.key, {**shown, **self.aggregates.fields}, "windows")
+        self.nothing = empty(self.schema, NO_PROGRESS)
         self.late = context.output("late", context.schema)
-        self.schema = self._schema(context.schema)
+        self.windows: Windows = {"tumbling": Tumbling}[settings.window](settings, self.aggregates, context)
 
-    def _check_by(self, context: OperatorContext) -> None:
-        known = [*context.fields, *([context.schema.key] if context.schema.key else [])]
-        for name in () if self.by_key else self.by:
+    def on_frame(self, frame: Frame) -> Frame:
+        # Both may raise: so they come before any state changes.
+        readings = Readings(frame.time, frame.seq, self.groups.codes(frame), self.aggregates.evaluate(frame))
+        rows, late = self.windows.push(readings, frame.progress)
+        if late is not None:
+            self.late(frame.take(late))
+        if not rows:
+            return self.nothing.with_progress(frame.progress)
+        return in_order(concatenate([self._frame(r, frame.progress) for r in rows]))
+
+    def _frame(self, rows: Rows, progress: Progress) -> Frame:
+        own = {"start": Column(rows.start), "end": Column(rows.end), "revision": Column(rows.revision)}
+        columns = {**self.groups.columns(rows.group), **own, **rows.aggregates}
+        return Frame(rows.end, rows.group.astype(np.int32), rows.seq, columns, progress)
+
+    def due(self) -> int | None:
+        return self.windows.due()
+
+    def snapshot(self) -> State:
+        return self.windows.snapshot()
+
+    def restore(self, state: State) -> None:
+        self.windows.restore(state)
+
+
+class _Groups:
+    """What `by` makes of readings: the code of each one's group, and the fields that show a group."""
+
+    def __init__(self, by: tuple[str, ...] | None, context: OperatorContext) -> None:
+        schema = context.schema
+        self.keys = context.keys
+        self.key_name = schema.key
+        self.by_key = by is None or by == (schema.key,)
+        self.by = () if self.by_key or by is None else self._known(by, context)
+        self.fields: dict[str, Field] = {}
+        self.key = schema.key if self.by_key else None
+        if len(self.by) == 1 and schema.fields.get(self.by[0]) == Field("string"):
+            self.key = self.by[0]
+        else:
+            self.fields = {name: schema.fields.get(name, Field("string")) for name in self.by}
+        self._seen: dict[tuple[Any, ...], int] = {}  # what spares making JSON of each reading; no part of the state
+
+    @staticmethod
+    def _known(by: tuple[str, ...], context: OperatorContext) -> tuple[str, ...]:
+        known = [*([context.schema.key] if context.schema.key else []), *context.fields]
+        for i, name in enumerate(by):
             if name not in known:
                 context.problem("by", f'"{name}" is not a field of the input{did_you_mean(name, known)}')
-        self.by = tuple(name for name in self.by if name in known or self.by_key)
+            elif name in by[:i]:
+                context.problem("by", f'"{name}" is named twice')
+            elif name in context.fields and context.fields[name].nan:
+                context.problem("by", f'"{name}" may be NaN, which equals nothing and makes no group')
+            elif name in OWN_FIELDS:
+                context.problem("by", f'the rows of a window have a "{name}" of their own; rename that of the input')
+        return tuple(dict.fromkeys(name for name in by if name in known))
 
-    def _schema(self, schema: Schema) -> Schema:
-        fields = {"start": Field("time"), "end": Field("time"), "revision": Field("int")}
-        key = schema.key if self.by_key else None
-        if not self.by_key:
-            if len(self.by) == 1 and schema.fields[self.by[0]].kind == "string":
-                key = self.by[0]
-            else:
-                fields = {n: schema.fields.get(n, Field("string")) for n in self.by} | fields
-        return Schema(key, fields | self.aggregates.fields, "windows")
+    def codes(self, frame: Frame) -> Ints:
+        """The group of each row. ValueError where there can be no more groups."""
+        if self.by_key or not len(frame):
+            return frame.key.astype(np.int64)
+        if not self.by:
+            return np.full(len(frame), self.keys.whole(), np.int64)
+        parts = [self._texts(frame) if n == self.key_name else frame[n].tolist() for n in self.by]
+        codes = self._of_text(parts[0]) if self.key is not None else self._of_several(list(zip(*parts, strict=True)))
+        if int(codes.min()) < 0:
+            raise ValueError(f"too many groups (max_keys = {self.keys.limit:,}), or the text of one is too long")
+        return codes
+
+    def _texts(self, frame: Frame) -> list[str]:
+        names = self.keys.names
+        return [names[code] for code in frame.key.tolist()]
+
+    def _of_text(self, texts: list[str]) -> Ints:
+        whole = self.keys.whole() if "" in texts else -1
+        return np.fromiter((self.keys[t] if t else whole for t in texts), np.int64, len(texts))
+
+    def _of_several(self, groups: list[tuple[Any, ...]]) -> Ints:
+        for group in set(groups).difference(self._seen):
+            code = self.keys[json.dumps(group, ensure_ascii=False)]
+            if code >= 0:
+                self._seen[group] = code
+        return np.fromiter((self._seen.get(g, -1) for g in groups), np.int64, len(groups))
+
+    def columns(self, group: Ints) -> dict[str, Column]:
+        """The fields of these groups, where they are not shown as the key."""
+        if not self.fields:
+            return {}
+        groups = [json.loads(self.keys.names[code]) for code in group.tolist()]
+        return {name: column(f.kind, [g[i] for g in groups]) for i, (name, f) in enumerate(self.fields.items())}
+
+
+class Tumbling:
+    """Windows side by side: each reading is in one. Window number w is [offset + w * size, offset + (w + 1) * size).
+
+    A cell is `open` when readings have come to it that no row has shown. A reading that is not late always comes before
+    its window closes; so those of a Frame are added all at once, then windows close, then late ones correct.
+    """
+
+    def __init__(self, settings: WindowSettings, aggregates: Aggregates, context: OperatorContext) -> None:
+        if settings.size <= 0:
+            context.problem("size", "a window must be longer than nothing")
+        self.size = max(int(settings.size), 1)
+        self.offset = int(settings.offset)
+        self.lateness = int(settings.lateness)
+        self.aggregates = aggregates
+        self.cells = aggregates.cells
+        self._ranks = _Ranks(context.keys)
+        self._next: int | None = None  # the first window with an open cell
+
+    def _number(self, time: Any) -> Any:
+        return (time - self.offset) // self.size
+
+    def _end(self, window: Any) -> Any:
+        return (window + 1) * self.size + self.offset
 
     # --- a Frame ---
 
-    def on_frame(self, frame: Frame) -> Frame:
-        out: list[Frame] = []
-        corrections: Ints | None = None
-        if len(frame):
-            corrections = self._take(frame)
-        if self.panes.rows:
-            self._close(frame, out)
-            if corrections is not None:
-                self._correct(frame, corrections, out)
-            self._forget(frame)
-        if not out:
-            return self._rows(frame, [], np.empty(0, np.int64), np.empty(0, np.int64))
-        return in_order(concatenate(out, frame.progress))
+    def push(self, readings: Readings, progress: Progress) -> tuple[list[Rows], Ints | None]:
+        window, late, behind = self._take(readings, progress) if len(readings.time) else (None, None, None)
+        rows = []
+        if self._next is not None and (progress.ended or self._end(self._next) <= progress.watermark):
+            rows.append(self._close(progress))
+        if behind is not None and window is not None:
+            # Before rows of the same reading: it was judged before it moved the watermark.
+            rows.insert(0, self._correct(readings.take(behind), window[behind]))
+        self.aggregates.drop(self._number(progress.watermark - self.lateness))
+        return rows, late
 
-    def _take(self, frame: Frame) -> Ints | None:
-        """Add the readings whose windows have not left. The rows that correct one are given back; the rest is late."""
-        low, high = self._start(int(frame.time.min())), self._start(int(frame.time.max()))
-        if low == high:
-            starts, which = np.array([low]), None
+    def _take(self, readings: Readings, progress: Progress) -> tuple[Any, Ints | None, Ints | None]:
+        """Add what is not late. The window of each reading; which are too late; which correct."""
+        time = readings.time
+        if len(time) == 1:
+            low = high = self._number(int(time[0]))
         else:
-            starts, which = self._windows(frame.time, low, high)
-        ends = starts + self.size
-        passed = frame.progress.passed(ends)
-        group = self._groups(frame)
-        if int(passed.min()) >= int(frame.seq[-1]):  # none of these windows left before the last reading came
-            self._add(frame, group, starts, which)
-            return None
-        row_passed = passed[0] if which is None else passed[which]
-        on_time = frame.seq <= row_passed
+            low, high = self._number(int(time.min())), self._number(int(time.max()))
+        window: Any = low if low == high else self._number(time)
+        if self._end(low) > progress.after:
+            self._add(readings, window, low)
+            return window, None, None
+        on_time = readings.seq <= self._passed(progress, window, low, high, 0)
+        if on_time.all():
+            self._add(readings, window, low)
+            return window, None, None
+        window = np.broadcast_to(window, time.shape)
         rows = np.flatnonzero(on_time)
         if len(rows):
-            self._add(frame.take(rows), group[rows], starts, None if which is None else which[rows])
-        return self._late(frame, ~on_time, ends, which)
+            self._add(readings.take(rows), window[rows], int(window[rows].min()))
+        too_late = ~on_time
+        if self.lateness:
+            too_late &= readings.seq > self._passed(progress, window, low, high, self.lateness)
+        late, behind = np.flatnonzero(too_late), np.flatnonzero(~on_time & ~too_late)
+        return window, late if len(late) else None, behind if len(behind) else None
 
-    def _windows(self, time: Ints, low: int, high: int) -> tuple[Ints, Ints]:
-        """The windows from the lowest to the highest, and which of them each row falls into."""
-        count = (high - low) // self.size + 1
-        if count <= max(64, len(time)):
-            return low + self.size * np.arange(count), (time - low) // self.size
-        starts, which = np.unique(self._start(time), return_inverse=True)
-        return starts, which
+    def _passed(self, progress: Progress, window: Any, low: int, high: int, lateness: int) -> Ints:
+        """The arrival number after which the watermark stood at or beyond the end of each window, plus `lateness`."""
+        if low == high:
+            return progress.passed(np.array([self._end(low) + lateness]))
+        if high - low > max(_MANY, len(window)):
+            return progress.passed(self._end(window) + lateness)
+        passed: Ints = progress.passed(self._end(np.arange(low, high + 1)) + lateness)[window - low]
+        return passed
 
-    def _late(self, frame: Frame, late: Bools, ends: Ints, which: Ints | None) -> Ints | None:
-        """Of the rows that came after their window left, those within `lateness`; the others are emitted as late."""
-        if not late.any():
-            return None
-        last = frame.progress.passed(ends + self.lateness) if self.lateness else frame.progress.passed(ends)
-        within = late & (frame.seq <= (last[0] if which is None else last[which]))
-        if (late & ~within).any():
-            self.late(frame.where(late & ~within))
-        rows = np.flatnonzero(within)
-        return rows if len(rows) else None
-
-    def _start(self, time: Any) -> Any:
-        return time - (time - self.offset) % self.size
-
-    def _groups(self, frame: Frame) -> Array:
-        """The code of each row's group."""
-        if self.by_key:
-            return frame.key
-        if not self.by:
-            return np.full(len(frame), self.context.keys.whole(), np.int32)
-        columns = [self._by_column(frame, name) for name in self.by]
-        if self.schema.key is not None:
-            texts = ["" if v is None else v for v in columns[0]]
-        else:
-            texts = [json.dumps(group, ensure_ascii=False) for group in zip(*columns, strict=True)]
-        codes = self.context.keys.codes(texts)
-        if "" in texts:
-            codes[[text == "" for text in texts]] = self.context.keys.whole()
-        if len(codes) and int(codes.min()) < 0:
-            raise ValueError(f"too many groups (max_keys = {self.context.keys.limit})")
-        return codes
-
-    def _by_column(self, frame: Frame, name: str) -> list[Any]:
-        if name == self.context.schema.key:
-            names = self.context.keys.names
-            return [names[code] for code in frame.key.tolist()]
-        return frame[name].tolist()
-
-    def _add(self, frame: Frame, group: Array, starts: Ints, which: Ints | None) -> None:
-        """Add readings to the accumulators. `which`: index of each row's window in `starts`; None: all in the first."""
-        panes = self.panes
-        panes.grow(int(group.max()) + 1)
-        if which is None:
-            rows: Any = panes.row(int(starts[0]))
-        else:
-            used = np.flatnonzero(np.bincount(which, minlength=len(starts)))
-            table = np.zeros(len(starts), np.int64)
-            table[used] = [panes.row(int(s)) for s in starts[used]]
-            rows = table[which]
-        slots = rows * panes.groups + group.astype(np.int64)
-        values = self.aggregates.values(frame, slots)
-        flat = panes.flat()
-        for name, argument in self.aggregates.accumulators:
-            ACCUMULATORS[name].add(flat[name, argument], values[argument])
-        for argument in self.aggregates.kept:
-            new = values[argument]
-            row_of = new.slots // panes.groups
-            for start in starts.tolist():
-                if start in panes.rows and len(mine := np.flatnonzero(row_of == panes.rows[start])):
-                    panes.keep(start, argument, new, mine)
+    def _add(self, readings: Readings, window: int | Ints, first: int) -> None:
+        slots = self.cells.find(window, readings.group)
+        self.cells["open"][slots] = True
+        self.aggregates.add(slots, window, readings.group, readings.time, readings.values)
+        if self._next is None or first < self._next:
+            self._next = first
 
     # --- rows that leave ---
 
-    def _close(self, frame: Frame, out: list[Frame]) -> None:
-        """The first row of every group of each window whose end the watermark has reached."""
-        due = sorted(s for s in self.panes.rows if s not in self.panes.emitted)
-        if not frame.ended:
-            due = [s for s in due if s + self.size <= frame.watermark]
-        if not due:
-            return
-        ranks = self.context.keys.ranks()
-        reached = frame.progress.reached(np.array(due) + self.size)
-        if frame.ended:
-            reached = np.where(np.array(due) + self.size <= frame.watermark, reached, frame.progress.next_seq)
-        for start, seq in zip(due, reached.tolist(), strict=True):
-            groups = self.panes.present(start)
-            groups = groups[np.argsort(ranks[groups])]
-            out.append(self._rows(frame, [start], groups, np.full(len(groups), seq, np.int64)))
-            self.panes.revisions[self.panes.rows[start], groups] = 1
-            self.panes.emitted.add(start)
+    def _close(self, progress: Progress) -> Rows:
+        """A row of every open cell whose window's end the watermark has reached; at the end of the input, of all."""
+        is_open, windows = self.cells["open"], self.cells["window"]
+        slots = np.flatnonzero(is_open)
+        if not progress.ended:
+            slots = slots[windows[slots] < self._number(progress.watermark)]
+        slots = slots[np.lexsort((self._ranks(self.cells["group"][slots]), windows[slots]))]
+        is_open[slots] = False
+        left = windows[is_open]
+        self._next = int(left.min()) if len(left) else None
+        return self._rows(slots, progress.reached(self._end(windows[slots])))
 
-    def _correct(self, frame: Frame, rows: Ints, out: list[Frame]) -> None:
-        """A corrected row for each late reading, one after the other: each shows what the window was after it."""
-        for row in rows.tolist():
-            one = frame.take(slice(row, row + 1))
-            start = self._start(one.time)
-            group = self._groups(one)
-            self._add(one, group, start, None)
-            at = int(start[0])
-            self.panes.emitted.add(at)
-            out.append(self._rows(frame, [at], group.astype(np.int64), one.seq))
-            self.panes.revisions[self.panes.rows[at], group] += 1
+    def _correct(self, readings: Readings, window: Ints) -> Rows:
+        """A row for each reading: its cell as it was then. Each turn takes the next reading of every cell."""
+        slots = self.cells.find(window, readings.group)
+        order = np.argsort(slots, kind="stable")
+        begins = np.diff(slots[order], prepend=-1) != 0
+        place = np.arange(len(order))
+        turn = np.empty(len(order), np.int64)
+        turn[order] = place - np.maximum.accumulate(np.where(begins, place, 0))
+        parts, turns = [], [np.flatnonzero(turn == t) for t in range(int(turn.max()) + 1)]
+        for rows in turns:
+            one = readings.take(rows)
+            self.aggregates.add(slots[rows], window[rows], one.group, one.time, one.values)
+            parts.append(self._rows(slots[rows], one.seq))
+        return _joined(parts, np.argsort(np.concatenate(turns)))
 
-    def _forget(self, frame: Frame) -> None:
-        """Drop the windows that can change no more."""
-        for start in [s for s in self.panes.emitted if s + self.size + self.lateness <= frame.watermark or frame.ended]:
-            self.panes.drop(start)
-
-    def _rows(self, frame: Frame, window: Sequence[int], groups: Ints, seq: Ints) -> Frame:
-        """The rows of one window for some groups (none, without a window)."""
-        n = len(groups)
-        start = window[0] if window else 0
-        row = self.panes.rows[start] if window else 0
-        times = np.full(n, start + self.size, np.int64)
-        columns = {
-            "start": Column(np.full(n, start, np.int64)),
-            "end": Column(times),
-            "revision": Column(self.panes.revisions[row, groups] if n else np.empty(0, np.int64)),
-        }
-        columns |= self._by_columns(groups)
-        slots = row * self.panes.groups + groups
-        flat = self.panes.flat()
-        for aggregate in self.aggregates.made:
-            if isinstance(aggregate.how, Incremental):
-                columns[aggregate.name] = self.aggregates.column(aggregate, flat, slots)
-            else:
-                values = self.panes.values(start, aggregate.argument, groups)
-                columns[aggregate.name] = self.aggregates.whole(aggregate, groups, values, start + self.size)
-        ordered = {name: columns[name] for name in self.schema.fields}
-        return Frame(times, groups.astype(np.int32), seq, ordered, frame.progress)
-
-    def _by_columns(self, groups: Ints) -> dict[str, Column]:
-        """The fields that make a group, where it is not shown as the key."""
-        if self.by_key or self.schema.key is not None or not self.by:
-            return {}
-        parts = [json.loads(self.context.keys.names[g]) for g in groups.tolist()]
-        return {n: column(self.schema.fields[n].kind, [p[i] for p in parts]) for i, n in enumerate(self.by)}
+    def _rows(self, slots: Ints, seq: Ints) -> Rows:
+        revision = self.cells["revision"][slots] + 1
+        self.cells["revision"][slots] = revision
+        end = self._end(self.cells["window"][slots])
+        return Rows(seq, self.cells["group"][slots], end - self.size, end, revision, self.aggregates.result(slots, end))
 
     # --- time and state ---
 
     def due(self) -> int | None:
-        waiting = [s for s in self.panes.rows if s not in self.panes.emitted]
-        return min(waiting) + self.size if waiting else None
+        return None if self._next is None else self._end(self._next)
 
     def snapshot(self) -> State:
-        return self.panes.snapshot()
+        return self.aggregates.snapshot()
 
     def restore(self, state: State) -> None:
-        self.panes.restore(state)
+        self.aggregates.restore(state)
+        left = self.cells["window"][self.cells["open"]]
+        self._next = int(left.min()) if len(left) else None
+
+
+class _Ranks:
+    """Numbers in the order of the groups' texts. All keys are put in order only once as many were sorted singly."""
+
+    def __init__(self, keys: KeyTable) -> None:
+        self._keys = keys
+        self._ordered = 0  # keys that there were when all were put in order
+        self._sorted = 0  # groups sorted singly since
+
+    def __call__(self, group: Ints) -> Ints:
+        self._sorted += len(group)
+        if len(self._keys) == self._ordered or self._sorted >= len(self._keys):
+            self._ordered, self._sorted = len(self._keys), 0
+            return self._keys.ranks()[group]
+        distinct, which = np.unique(group, return_inverse=True)
+        order = sorted(range(len(distinct)), key=[self._keys.names[code] for code in distinct.tolist()].__getitem__)
+        ranks = np.empty(len(order), np.int64)
+        ranks[order] = np.arange(len(order))
+        found: Ints = ranks[which]
+        return found
+
+
+def _joined(parts: list[Rows], order: Ints) -> Rows:
+    seq, group, start, end, revision = (
+        np.concatenate(arrays)[order] for arrays in zip(*(p[:5] for p in parts), strict=True)
+    )
+    aggregates = {name: _join([p.aggregates[name] for p in parts]).take(order) for name in parts[0].aggregates}
+    return Rows(seq, group, start, end, revision, aggregates)
+
+
+def _join(parts: list[Column]) -> Column:
+    return Column(np.concatenate([c.values for c in parts]), np.concatenate([c.known() for c in parts]))

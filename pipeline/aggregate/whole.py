@@ -1,0 +1,115 @@
+"""Aggregates that need all values of a cell at once, computed for many cells together."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.frame import SECOND, Array, Column, Ints
+
+
+class Values:
+    """The values of one argument, in cells numbered from 0 to `cells`; what is shared is sorted once."""
+
+    def __init__(self, cell: Ints, time: Ints, column: Column, ends: Ints) -> None:
+        if column.present is not None and not column.present.all():
+            there = np.flatnonzero(column.present)
+            cell, time, column = cell[there], time[there], column.take(there)
+        self._cell = cell
+        self._time = time
+        self._values = column.values
+        self._ends = ends
+        self.count: Ints = np.bincount(cell, minlength=len(ends))
+        self.some = np.flatnonzero(self.count)  # the cells that have values
+        self._starts = (np.cumsum(self.count) - self.count)[self.some]
+
+    def _spread(self, values: Array) -> Array:
+        """`values` of the cells that have some; zeros in the others."""
+        result = (
+            np.full(len(self._ends), "", object) if values.dtype == object else np.zeros(len(self._ends), values.dtype)
+        )
+        result[self.some] = values
+        return result
+
+    # --- by value ---
+
+    @cached_property
+    def _by_value(self) -> Array:
+        # + 0.0 makes 0 of -0: which of two equal ones stood first would depend on what else is sorted with them.
+        floats = self._values.astype(np.float64) + 0.0
+        order = np.argsort(floats)
+        return floats[_grouped(self._cell, order)]
+
+    def quantile(self, q: float) -> Array:
+        """Between the two nearest values, linearly."""
+        sizes = self.count[self.some] - 1
+        exact = sizes * q
+        below = np.floor(exact).astype(np.int64)
+        low = self._by_value[self._starts + below]
+        high = self._by_value[self._starts + np.minimum(below + 1, sizes)]
+        between = low + (high - low) * (exact - below)
+        return self._spread(np.where(low == high, low, between))
+
+    @cached_property
+    def _runs(self) -> tuple[Array, Ints, Ints, Ints]:
+        """Every value once, in order; for each value of each cell: the cell, which value, and how often."""
+        values = self._values + 0.0 if self._values.dtype == np.float64 else self._values
+        distinct, which = np.unique(values, return_inverse=True)
+        pairs, times = np.unique(self._cell * max(len(distinct), 1) + which, return_counts=True)
+        cell, value = np.divmod(pairs, max(len(distinct), 1))
+        return distinct, cell, value, times
+
+    def distinct(self) -> Ints:
+        _, cell, _, _ = self._runs
+        return np.bincount(cell, minlength=len(self._ends))
+
+    def mode(self) -> Array:
+        """The most frequent one; of equally frequent ones the smallest."""
+        distinct, cell, value, times = self._runs
+        order = np.lexsort((value, -times, cell))
+        first = order[np.diff(cell, prepend=-1) != 0]  # sorting by cell leaves the cells where they were
+        return self._spread(distinct[value[first]])
+
+    # --- by time ---
+
+    @cached_property
+    def _by_time(self) -> tuple[Ints, Ints, Array]:
+        """Cell, time and value; of equal times that which came first."""
+        order = _grouped(self._cell, np.argsort(self._time, kind="stable"))
+        return self._cell[order], self._time[order], self._values[order].astype(np.float64)
+
+    def rate(self) -> Array:
+        """Increase per second from the first to the last; a counter that fell has begun again at 0."""
+        cell, time, value = self._by_time
+        same = cell[1:] == cell[:-1]
+        grown = value[1:] - value[:-1]
+        grown = np.where(grown < 0, value[1:], grown)
+        increase = np.zeros(len(self._ends))
+        np.add.at(increase, cell[1:][same], grown[same])
+        seconds = self._spread((time[self._starts + self.count[self.some] - 1] - time[self._starts]) / SECOND)
+        result: Array = increase / seconds
+        return result
+
+    def time_weighted_mean(self) -> Array:
+        """Each value weighs as long as it holds: until the next one, the last one until the cell's end."""
+        cell, time, value = self._by_time
+        until = np.append(time[1:], 0)
+        last = self._starts + self.count[self.some] - 1
+        until[last] = self._ends[self.some]
+        first_value = self._spread(value[self._starts])
+        first_time = self._spread(time[self._starts])
+        # As distances to the first value, so that a value that never changes is its own mean to the last bit.
+        weighed = np.zeros(len(self._ends))
+        np.add.at(weighed, cell, (value - first_value[cell]) * (until - time))
+        result: Array = first_value + weighed / (self._ends - first_time)
+        return result
+
+
+def _grouped(cell: Ints, order: Ints) -> Ints:
+    """`order`, brought together by cell."""
+    by = cell[order]
+    if len(by) and int(by.max()) < 1 << 16:
+        by = by.astype(np.uint16)  # numpy sorts 16 bits by radix, ten times as fast
+    result: Ints = order[np.argsort(by, kind="stable")]
+    return result
