@@ -100,9 +100,10 @@ class Window(Operator):
     it gives a corrected row at once (`revision` + 1); later than that it goes to the output `late`.
     The end of a finite input closes every window.
     At the limit: a reading of a new group when there are `max_keys` keys fails, and is set aside with that reason.
-    State: the windows that can still change. Memory: 30 bytes, and 8 to 16 an aggregate, for each group and window with
-    readings; up to four times that while the table grows. median, quantile, mode, distinct, rate and
-    time_weighted_mean keep all readings of a window: 16 bytes each, and 9 for each expression that they are given.
+    State: the windows that can still change. Memory: about 150 bytes for each group and window with readings, and 16
+    for each number kept of it (mean: a sum and a count; variance: four); twice that while the table grows.
+    median, quantile, mode, distinct, rate and time_weighted_mean keep all readings of a window as well: 16 bytes each,
+    and 9 for each expression that they are given.
     """
 
     def __init__(self, settings: WindowSettings, context: OperatorContext) -> None:
