@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import uuid
@@ -50,8 +49,7 @@ class Courier:
             await self._make_room()
             bounds, wait = await self._next()
             if bounds is None:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.more.wait(), wait)
+                await self._something_new(wait)
                 continue
             batch = await self._load(bounds)
             await self._until_done(bounds, batch)
@@ -104,11 +102,19 @@ class Courier:
         until = asyncio.get_running_loop().time() + delay
         while (left := until - asyncio.get_running_loop().time()) > 0:
             self.more.clear()
-            try:
-                await asyncio.wait_for(self.more.wait(), left)
-            except TimeoutError:
-                return
             await self._make_room()
+            if not await self._something_new(left):
+                return
+
+    async def _something_new(self, seconds: float | None) -> bool:
+        """False if nothing has come to the outbox in that time."""
+        # Not asyncio.wait_for: up to Python 3.11 it loses a cancellation that comes together with the event.
+        try:
+            async with asyncio.timeout(seconds):
+                await self.more.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _try(self, bounds: outbox.Bounds, batch: Batch) -> Outcome:
         batch.attempt += 1

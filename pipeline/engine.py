@@ -9,6 +9,7 @@ the step after. So a slow disk makes larger steps, not a longer queue.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -180,10 +181,9 @@ class Engine:
         self._take_in(not self.blocked())
         wait = self._next_look()
         self._beating = wait is not None
-        try:
-            await asyncio.wait_for(self._awake.wait(), None if wait is None else wait / 1e9)
-        except TimeoutError:
-            pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if wait is None else wait / 1e9):
+                await self._awake.wait()
 
     def _take_in(self, open_: bool) -> None:
         for intake in self.intakes.values():

@@ -1,0 +1,274 @@
+"""The cloud sink against a real server that refuses, is slow, takes and does not say so, and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from pipeline.clock import RealClock
+from pipeline.component import SinkContext
+from pipeline.delivery import Delivery
+from pipeline.frame import NO_PROGRESS, Column, Field, Frame, KeyTable, Schema, column
+from pipeline.journal import outbox, state
+from pipeline.journal.commit import Store
+from pipeline.quantity import Duration, Secret, Size, duration
+from sinks.cloud import BatchSettings, BufferSettings, Cloud, CloudSettings
+
+WINDOWS = Schema("id", {"average": Field("float", True)}, "windows")
+ALERTS = Schema("id", {"state": Field("string")}, "alerts")
+SCHEMAS = {"ten_seconds": WINDOWS, "hot": ALERTS}
+
+Answer = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class Peer:
+    """Keeps every request; answers with the next of `answers`, then 200."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        self.answers: list[web.Response | float] = []
+
+    async def take(self, request: web.Request) -> web.Response:
+        self.requests.append((dict(request.headers), await request.content.read()))
+        answer = self.answers.pop(0) if self.answers else web.Response()
+        if isinstance(answer, float):
+            await asyncio.sleep(answer)
+            return web.Response()
+        return answer
+
+    def rows(self, request: int = -1) -> list[dict[str, Any]]:
+        headers, body = self.requests[request]
+        text = gzip.decompress(body) if headers.get("Content-Encoding") == "gzip" else body
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@asynccontextmanager
+async def serving(peer: Peer) -> AsyncIterator[str]:
+    app = web.Application(handler_args={"auto_decompress": False})
+    app.router.add_post("/api/sync", peer.take)
+    runner = web.AppRunner(app, access_log=None, auto_decompress=False)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/api/sync"
+    finally:
+        await runner.cleanup()
+
+
+def cloud(url: str, **settings: Any) -> Cloud:
+    settings = {"batch": BatchSettings(rows=3, wait=Duration(0)), **settings}
+    context = SinkContext("cloud", SCHEMAS, KeyTable(["s1"]))
+    made = Cloud(CloudSettings(url=url, **settings), context)
+    assert context.problems == []
+    return made
+
+
+def windows(*averages: float | None) -> Frame:
+    n = np.arange(len(averages), dtype=np.int64)
+    return Frame(n * 10**9, np.zeros(len(n), np.int32), n, {"average": column("float", averages)}, NO_PROGRESS)
+
+
+def alert() -> Frame:
+    n = np.zeros(1, np.int64)
+    return Frame(n, np.zeros(1, np.int32), n, {"state": Column(np.array(["firing"], object))}, NO_PROGRESS)
+
+
+class Enqueued:
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, int, bool]] = []
+
+    def enqueue(self, sink: str, stream: str, frame: Frame, *, keep: bool) -> None:
+        self.rows.append((stream, len(frame), keep))
+
+    def record(self, stream: str, frame: Frame) -> None: ...
+    def append(self, path: Path, data: bytes, header: bytes = b"") -> None: ...
+
+
+class Rig:
+    """The sink with a real outbox and its courier; pauses are a hundredth of what they would be."""
+
+    def __init__(self, folder: Path, sink: Cloud) -> None:
+        self.sink = sink
+        self.store = Store(folder, "process")
+        self.delivery = Delivery(
+            {"cloud": sink}, self.store, RealClock(), sink.context.keys, SCHEMAS, random_=random.Random(1)
+        )
+
+    async def put(self, stream: str, frame: Frame) -> None:
+        keep = SCHEMAS[stream].role == "alerts"
+        await self.store.write(lambda db: outbox.put(db, "cloud", stream, frame, keep=keep, clock=1))
+        self.delivery.wake()
+
+    async def status(self) -> dict[str, Any]:
+        (status,) = await self.delivery.status()
+        return status
+
+    async def until(self, **wanted: Any) -> None:
+        for _ in range(500):
+            status = await self.status()
+            if all(status[k] == v for k, v in wanted.items()):
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(status)
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to hold")
+
+
+@asynccontextmanager
+async def rig(folder: Path, sink: Cloud) -> AsyncIterator[Rig]:
+    made = Rig(folder, sink)
+    await made.delivery.start()
+    try:
+        yield made
+    finally:
+        await made.delivery.close(0.0)
+        made.store.close()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.delivery.FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr("pipeline.delivery.LONGEST_RETRY_S", 0.05)
+
+
+async def test_the_wire_form(tmp_path: Path) -> None:
+    """One row a line with its stream, key, time and fields; missing values are left out."""
+    peer = Peer()
+    async with serving(peer) as url, rig(tmp_path, cloud(url, token=Secret("abc"))) as r:
+        await r.put("ten_seconds", windows(51.5, None))
+        await r.put("hot", alert())
+        await r.until(sent=3, waiting=0)
+    headers, _ = peer.requests[0]
+    assert headers["Content-Type"] == "application/x-ndjson"
+    assert headers["Authorization"] == "Bearer abc"
+    assert peer.rows() == [
+        {"stream": "ten_seconds", "id": "s1", "time": "1970-01-01T00:00:00.000Z", "average": 51.5},
+        {"stream": "ten_seconds", "id": "s1", "time": "1970-01-01T00:00:01.000Z"},
+        {"stream": "hot", "id": "s1", "time": "1970-01-01T00:00:00.000Z", "state": "firing"},
+    ]
+
+
+@pytest.mark.parametrize("trouble", [500, 503, 429, 408, 0.3, 302])
+async def test_what_passes_is_tried_again_the_same(tmp_path: Path, trouble: float) -> None:
+    """The same bytes under the same key, also where the peer had taken it and did not say so in time."""
+    peer = Peer()
+    peer.answers = [trouble if isinstance(trouble, float) else web.Response(status=trouble) for _ in range(2)]
+    async with serving(peer) as url, rig(tmp_path, cloud(url, timeout=duration("100 ms"))) as r:
+        await r.put("ten_seconds", windows(1, 2, 3))
+        await r.until(sent=3, waiting=0, last_error=None)
+    assert len(peer.requests) == 3
+    assert len({(h["Idempotency-Key"], body) for h, body in peer.requests}) == 1
+
+
+async def test_a_refusal_for_good_blocks_nothing(tmp_path: Path) -> None:
+    """The rows are dead letters with the peer's words; the next batch goes on under another key."""
+    peer = Peer()
+    peer.answers = [web.Response(status=422, text="no such stream")]
+    async with serving(peer) as url, rig(tmp_path, cloud(url)) as r:
+        await r.put("ten_seconds", windows(1, 2, 3, 4))
+        await r.until(sent=1, failed=3, waiting=0)
+        letters = await r.store.read(lambda db: state.dead(db, 10))
+    assert [(node, reason) for _, _, node, reason, _ in letters] == [("cloud", "HTTP 422: no such stream")] * 3
+    assert peer.requests[0][0]["Idempotency-Key"] != peer.requests[1][0]["Idempotency-Key"]
+
+
+async def test_retry_after_is_honoured(tmp_path: Path) -> None:
+    peer = Peer()
+    peer.answers = [web.Response(status=429, headers={"Retry-After": "3600"})]
+    async with serving(peer) as url, rig(tmp_path, cloud(url)) as r:
+        await r.put("ten_seconds", windows(1))
+        await r.until(state="retrying", last_error="HTTP 429")
+        assert (await r.status())["retry_in"] > 3_000
+
+
+async def test_a_restart_goes_on_with_the_batch_that_was_begun(tmp_path: Path) -> None:
+    peer = Peer()
+    peer.answers = [web.Response(status=500) for _ in range(1000)]
+    async with serving(peer) as url:
+        async with rig(tmp_path, cloud(url)) as r:
+            await r.put("ten_seconds", windows(1, 2))
+            await r.until(state="retrying")
+            await r.put("ten_seconds", windows(3, 4))
+        peer.answers.clear()
+        async with rig(tmp_path, cloud(url)) as r:
+            await r.until(sent=4, waiting=0)
+    assert [[row["average"] for row in peer.rows(i)] for i in (0, -2, -1)] == [[1, 2], [1, 2], [3, 4]]
+
+
+async def test_a_full_buffer_drops_the_oldest_but_no_alert(tmp_path: Path) -> None:
+    peer = Peer()
+    peer.answers = [web.Response(status=500) for _ in range(1000)]
+    buffer = BufferSettings(size=Size(300))
+    async with serving(peer) as url, rig(tmp_path, cloud(url, buffer=buffer)) as r:
+        await r.put("hot", alert())
+        await r.until(state="retrying")
+        for i in range(30):
+            await r.put("ten_seconds", windows(i))
+            await r.put("hot", alert())
+            await asyncio.sleep(0.005)
+        for _ in range(200):
+            if (status := await r.status())["dropped"] == 30:
+                break
+            r.delivery.wake()
+            await asyncio.sleep(0.01)
+        peer.answers.clear()
+        await r.until(waiting=0, sent=31)
+    assert status["dropped"] == 30
+
+
+async def test_a_full_buffer_that_blocks_says_so(tmp_path: Path) -> None:
+    peer = Peer()
+    peer.answers = [web.Response(status=500) for _ in range(1000)]
+    async with (
+        serving(peer) as url,
+        rig(tmp_path, cloud(url, buffer=BufferSettings(size=Size(60), when_full="block"))) as r,
+    ):
+        await r.put("ten_seconds", windows(1))
+        await r.put("ten_seconds", windows(2))
+        await eventually(r.delivery.blocked)
+        peer.answers.clear()
+        await r.until(waiting=0, sent=2, dropped=0)
+        r.delivery.wake()
+        await eventually(lambda: not r.delivery.blocked())
+
+
+def test_where_holds_for_the_streams_that_have_its_fields() -> None:
+    """Alerts go up whole, and are never dropped."""
+    sink, writes = cloud("http://127.0.0.1:1/", where="average > 50"), Enqueued()
+    sink.write("ten_seconds", windows(10, 51, None), writes)
+    sink.write("ten_seconds", windows(10), writes)
+    sink.write("hot", alert(), writes)
+    assert writes.rows == [("ten_seconds", 1, False), ("hot", 1, True)]
+
+
+def test_wrong_settings() -> None:
+    context = SinkContext("cloud", SCHEMAS, KeyTable())
+    Cloud(CloudSettings(url="ftp://x", where="averag > 50"), context)
+    assert [setting for setting, _ in context.problems] == ["url", "where"]
+    assert 'did you mean "average"' in context.problems[1][1]
+
+
+async def test_no_secret_is_shown(tmp_path: Path) -> None:
+    """Not the password of the address, not its query."""
+    sink = cloud("http://user:secret@127.0.0.1:1/api/sync?token=secret")
+    async with rig(tmp_path, sink) as r:
+        await r.put("ten_seconds", windows(1))
+        await r.until(state="retrying")
+        assert "secret" not in str(await r.status())
+        assert "127.0.0.1:1" in (await r.status())["last_error"]
