@@ -103,7 +103,9 @@ def generate(path: Path, readings: int, seed: int = 1) -> None:
                 continue
             temperature = value[sensor] if luck > 0.013 else chance.choice((-99.0, 150.0))
             humidity = 40 + 10 * math.sin(i / 50_000)
-            out.write(f'{{"sensor_id":"s{sensor:03d}","ts":{ts},"temperature":{temperature:.2f},"humidity":{humidity:.1f}}}\n')
+            out.write(
+                f'{{"sensor_id":"s{sensor:03d}","ts":{ts},"temperature":{temperature:.2f},"humidity":{humidity:.1f}}}\n'
+            )
 
 
 def bad_line(chance: random.Random, sensor: int, ts: int) -> str:
@@ -168,7 +170,9 @@ def difference(want: Outcome, got: Outcome) -> str:
         if len(wanted) != len(came):
             return f"{what}: {len(came)} rows instead of {len(wanted)}"
         for a, b in zip(wanted, came, strict=True):
-            same = all(math.isclose(x, y, rel_tol=1e-9) if isinstance(x, float) else x == y for x, y in zip(a, b, strict=True))
+            same = all(
+                math.isclose(x, y, rel_tol=1e-9) if isinstance(x, float) else x == y for x, y in zip(a, b, strict=True)
+            )
             if not same:
                 return f"{what}: {b} instead of {a}"
     return ""
@@ -224,9 +228,13 @@ def report(readings: int, runs: list[tuple[float, float, float]], want: Outcome,
     reference, cpu = (statistics.median(r[i] for r in runs) for i in (0, 1))
     ratios = sorted(r[1] / r[0] for r in runs)
     print(f"readings            {readings:,}")
-    print(f"reference           {reference:.3f} s CPU   (orjson.loads on each line, {reference / readings * 1e6:.3f} us a line)")
+    print(
+        f"reference           {reference:.3f} s CPU   (orjson.loads on each line, {reference / readings * 1e6:.3f} us a line)"
+    )
     print(f"headwater run       {cpu:.3f} s CPU   ({cpu / readings * 1e6:.3f} us a reading, start included)")
-    print(f"ratio               {statistics.median(ratios):.2f}   ({ratios[0]:.2f} to {ratios[-1]:.2f} in {len(runs)} runs)")
+    print(
+        f"ratio               {statistics.median(ratios):.2f}   ({ratios[0]:.2f} to {ratios[-1]:.2f} in {len(runs)} runs)"
+    )
     print(f"peak memory         {max(r[2] for r in runs):.0f} MB")
     print(f"rows compared       {len(want.windows):,} windows, {len(want.alerts):,} alerts")
     print(f"equal to the oracle {'no: ' + wrong if wrong else 'yes'}")

@@ -158,7 +158,9 @@ class Graph:
             elif base in self.edges or base in self.sources:
                 outputs = sorted(s for s in self.streams if s.startswith(base + "."))
                 known = ", ".join(f'"{s}"' for s in outputs) or "none"
-                self._problem(node, f"inputs.{i}", f'"{name}" is not an output of "{base}" (its further outputs: {known})')
+                self._problem(
+                    node, f"inputs.{i}", f'"{name}" is not an output of "{base}" (its further outputs: {known})'
+                )
         return found
 
     def _operator(self, node: Node) -> None:

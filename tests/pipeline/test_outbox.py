@@ -64,14 +64,16 @@ class Outbox(RuleBasedStateMachine):
     @rule()
     def crash_and_look_again(self) -> None:
         bounds = outbox.unfinished(self.db, SINK)
-        assert bounds is not None and self.begun is not None
+        assert bounds is not None
+        assert self.begun is not None
         assert (bounds.key, values(outbox.load(self.db, SINK, bounds))) == self.begun
 
     @precondition(lambda self: self.begun is not None)
     @rule(delivered=st.booleans())
     def finish(self, delivered: bool) -> None:
         bounds = outbox.unfinished(self.db, SINK)
-        assert bounds is not None and self.begun is not None
+        assert bounds is not None
+        assert self.begun is not None
         batch = outbox.load(self.db, SINK, bounds)
         if not delivered:
             outbox.refuse(self.db, SINK, batch, {"a": SCHEMA, "b": SCHEMA}, ["k"], 0, "no")

@@ -24,7 +24,7 @@ def codec(unit: str = "ms", fields: dict[str, str] | None = None, **options: Any
 def taken(made: Json, decoded: Decoded) -> list[dict[str, Any]]:
     """The readings as dicts; times in ns."""
     assert decoded.times is not None
-    named = {"id": [made.keys.names[code] for code in decoded.keys], "ts": decoded.times.tolist()}
+    named = {"id": [made.keys.names[int(code)] for code in decoded.keys], "ts": decoded.times.tolist()}
     named |= {name: c.tolist() for name, c in decoded.columns.items()}
     return [dict(zip(named, values, strict=True)) for values in zip(*named.values(), strict=True)]
 
@@ -162,7 +162,7 @@ def test_fractions_after_many_whole_times() -> None:
 
 
 def test_rows_are_written_as_lines_or_as_an_array() -> None:
-    rows = [{"id": "a", "value": 1.5}, {"id": "b", "value": None}]
+    rows: list[dict[str, Any]] = [{"id": "a", "value": 1.5}, {"id": "b", "value": None}]
     assert codec().encode(rows) == b'{"id":"a","value":1.5}\n{"id":"b","value":null}\n'
     assert json.loads(codec(lines=False).encode(rows)) == rows
     assert codec().encode([]) == b""

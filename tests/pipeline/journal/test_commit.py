@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -11,7 +13,7 @@ import pytest
 from pipeline.journal.commit import StateInUse, Store
 
 
-def put(name: str, value: bytes = b"") -> object:
+def put(name: str, value: bytes = b"") -> Callable[[apsw.Connection], object]:
     return lambda db: db.execute("INSERT INTO meta VALUES (?, ?)", (name, value))
 
 
@@ -36,8 +38,11 @@ async def test_what_waits_shares_a_transaction(tmp_path: Path) -> None:
     def slow(db: apsw.Connection) -> None:
         asyncio.run_coroutine_threadsafe(hold.wait(), loop).result()
 
+    def ordered(i: int, db: apsw.Connection) -> None:
+        order.append(i)
+
     store.submit(slow, lambda *_: first.set_result(None))
-    writes = [asyncio.ensure_future(store.write(lambda db, i=i: order.append(i))) for i in range(10)]
+    writes = [asyncio.ensure_future(store.write(partial(ordered, i))) for i in range(10)]
     await asyncio.sleep(0)
     hold.set()
     await asyncio.gather(first, *writes)
@@ -64,7 +69,7 @@ async def test_a_full_disk_passes(tmp_path: Path) -> None:
     def refuses(db: apsw.Connection) -> None:
         if full[0]:
             raise apsw.FullError("database or disk is full")
-        put("a")(db)  # type: ignore[operator]
+        put("a")(db)
 
     first = asyncio.ensure_future(store.write(refuses))
     while not store.trouble:
