@@ -9,8 +9,6 @@ import json
 import os
 import random
 import signal
-import socket
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +17,8 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+
+from tests.device import Device, free_port
 
 KILLS = int(os.environ.get("KILLS", "20"))
 CLIENTS = 4
@@ -94,35 +94,6 @@ class Cloud:
         return [json.loads(line) for body in self.bodies.values() for line in body.splitlines()]
 
 
-class Device:
-    """The pipeline as a process."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder = folder
-        self.url = f"http://127.0.0.1:{port}"
-        self.process: asyncio.subprocess.Process | None = None
-
-    async def start(self, http: aiohttp.ClientSession) -> None:
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "pipeline.command", "run", str(self.folder / "pipeline.toml")
-        )
-        for _ in range(500):
-            assert self.process.returncode is None, "it ended by itself"
-            try:
-                async with http.get(self.url + "/ready") as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.02)
-        raise AssertionError("it did not get ready")
-
-    async def end(self, number: signal.Signals) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        return await self.process.wait()
-
-
 class Load:
     """Clients that send one reading after the other, each until it is acknowledged, under its own Idempotency-Key."""
 
@@ -149,13 +120,6 @@ class Load:
             self.sent.append(reading)
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
-
-
 @asynccontextmanager
 async def serving(cloud: Cloud) -> AsyncIterator[int]:
     app = web.Application()
@@ -168,12 +132,6 @@ async def serving(cloud: Cloud) -> AsyncIterator[int]:
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
-
-
-async def rows(http: aiohttp.ClientSession, url: str, stream: str) -> list[dict[str, Any]]:
-    async with http.get(f"{url}/api/streams/{stream}/rows?limit=100000&format=ndjson") as answer:
-        assert answer.status == 200, await answer.text()
-        return [json.loads(line) for line in (await answer.text()).splitlines()]
 
 
 def windows(sent: list[tuple[str, int, float]]) -> Counter[tuple[str, int, int]]:
@@ -209,7 +167,7 @@ async def test_killed_again_and_again(tmp_path: Path) -> None:
     async with serving(cloud) as cloud_port, aiohttp.ClientSession() as http:
         port = free_port()
         (tmp_path / "pipeline.toml").write_text(PIPELINE.format(port=port, cloud=cloud_port))
-        device = Device(tmp_path, port)
+        device = Device(tmp_path / "pipeline.toml", port)
         await device.start(http)
         clients = [asyncio.create_task(load.client(f"c{i}", device.url, http)) for i in range(CLIENTS)]
         for _ in range(KILLS):
@@ -218,10 +176,10 @@ async def test_killed_again_and_again(tmp_path: Path) -> None:
             await device.start(http)
         load.stopping = True
         await asyncio.gather(*clients)
-        history = await rows(http, device.url, "readings")
-        ten_seconds = await rows(http, device.url, "ten_seconds")
-        high = await rows(http, device.url, "high")
-        late = await rows(http, device.url, "ten_seconds.late")
+        history = await device.rows(http, "readings")
+        ten_seconds = await device.rows(http, "ten_seconds")
+        high = await device.rows(http, "high")
+        late = await device.rows(http, "ten_seconds.late")
         await delivered(http, device.url)
         assert await device.end(signal.SIGTERM) == 0
     sent = load.sent

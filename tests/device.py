@@ -1,0 +1,59 @@
+"""A pipeline as a process, as its users run it; for the tests that kill it, pause it or ask it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+class Device:
+    """`headwater run FILE`, listening on a port of its own."""
+
+    def __init__(self, file: Path, port: int) -> None:
+        self.file = file
+        self.url = f"http://127.0.0.1:{port}"
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self, http: aiohttp.ClientSession) -> None:
+        """Returns when it is ready."""
+        command = [sys.executable, "-m", "pipeline.command", "run", str(self.file)]
+        self.process = await asyncio.create_subprocess_exec(*command)
+        for _ in range(1000):
+            assert self.process.returncode is None, "it ended by itself"
+            try:
+                async with http.get(self.url + "/ready") as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.02)
+        raise AssertionError("it did not get ready")
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.send(number)
+        assert self.process is not None
+        return await self.process.wait()
+
+    async def rows(self, http: aiohttp.ClientSession, stream: str) -> list[dict[str, Any]]:
+        """The whole history of a stream."""
+        async with http.get(f"{self.url}/api/streams/{stream}/rows?limit=100000&format=ndjson") as answer:
+            assert answer.status == 200, await answer.text()
+            return [json.loads(line) for line in (await answer.text()).splitlines()]
