@@ -211,7 +211,7 @@ class Codec(Protocol):
         ...
 
     def header(self, names: Sequence[str]) -> bytes:
-        """What stands once atop a file of such rows; mostly nothing."""
+        """What stands once atop a file of rows with these columns, mostly nothing; `encode` keeps to their order then."""
         ...
 
 

@@ -37,21 +37,18 @@ class File(Sink):
         names = [list(self._row_names(schema)) for schema in context.inputs.values()]
         if any(n != names[0] for n in names):
             names = [list(dict.fromkeys(name for n in names for name in n))]
-        self.names = (["stream"] if self.labelled else []) + names[0]
+        columns = (["stream"] if self.labelled else []) + names[0]
+        self.header = self.codec.header(columns) if self.codec else b""
 
     def _row_names(self, schema: Schema) -> list[str]:
         return [*([schema.key] if schema.key else []), "time", *schema.fields]
 
     def files(self) -> list[tuple[Path, bytes]]:
-        return [(self.path, self._header())]
-
-    def _header(self) -> bytes:
-        assert self.codec is not None  # no codec is a problem, and the sink is not run
-        return self.codec.header(self.names)
+        return [(self.path, self.header)]
 
     def write(self, stream: str, frame: Frame, writes: StepWrites) -> None:
-        assert self.codec is not None
+        assert self.codec is not None  # no codec is a problem, and the sink is not run
         shown = rows(frame, self.context.inputs[stream], self.context.keys.names, self.unit)
         if self.labelled:
             shown = [{"stream": stream, **row} for row in shown]
-        writes.append(self.path, self.codec.encode(shown), self._header())
+        writes.append(self.path, self.codec.encode(shown), self.header)

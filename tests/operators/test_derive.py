@@ -1,0 +1,41 @@
+"""What `derive` promises, beyond the contract that every operator keeps."""
+
+from __future__ import annotations
+
+from operators.derive import Derive, DeriveSettings
+from pipeline.component import OperatorContext
+from pipeline.frame import Field, KeyTable, Schema
+from pipeline.testing import run
+
+SCHEMA = Schema("id", {"celsius": Field("float", True), "n": Field("int")})
+
+
+def test_a_later_field_may_read_an_earlier_one() -> None:
+    """Missing gives missing; what is not defined is missing."""
+    rows = run(Derive, {"set": {"twice": "value * 2", "more": "twice + 1", "share": "1 / value"}}, "a1 a0 a-")
+    shown = [(r["value"], r["twice"], r["more"], r["share"]) for r in rows]
+    assert shown == [(1, 2, 3, 1), (0, 0, 1, None), (None, None, None, None)]
+
+
+def test_fields_are_put_in_the_place_of_others_and_dropped() -> None:
+    rows = run(Derive, {"set": {"value": "value + 1", "high": "value > 2"}, "drop": ["value"]}, "a1 a2")
+    assert [(r["high"], "value" in r) for r in rows] == [(False, False), (True, False)]
+
+
+def test_what_comes_out_has_its_kind() -> None:
+    context = OperatorContext("d", SCHEMA, KeyTable())
+    made = Derive(
+        DeriveSettings(set={"f": "celsius * 1.8 + 32", "half": "n / 2", "name": "upper(id)"}, drop=("n",)), context
+    )
+    kinds = {name: field.kind for name, field in made.schema.fields.items()}
+    assert kinds == {"celsius": "float", "f": "float", "half": "float", "name": "string"}
+    assert made.schema.fields["f"].optional
+    assert not made.schema.fields["name"].optional
+    assert context.problems == []
+
+
+def test_mistakes_are_named() -> None:
+    context = OperatorContext("d", SCHEMA, KeyTable())
+    Derive(DeriveSettings(set={"id": "n", "x": "celsuis"}, drop=("m",)), context)
+    assert [setting for setting, _ in context.problems] == ["set.id", "set.x", "drop"]
+    assert 'did you mean "celsius"' in context.problems[1][1]

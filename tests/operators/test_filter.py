@@ -1,0 +1,29 @@
+"""What `filter` promises, beyond the contract that every operator keeps."""
+
+from __future__ import annotations
+
+from hypothesis import given
+
+from operators.filter import Filter
+from pipeline.testing import Stream, compact, run, streams
+
+
+def test_only_what_is_known_to_hold_passes() -> None:
+    """A missing value is unknown, and its opposite is unknown as well."""
+    stream = "a1 b9 a- b5 a7"
+    assert compact(run(Filter, {"where": "value > 5"}, stream)) == "b9 a7"
+    assert compact(run(Filter, {"where": "not (value > 5)"}, stream)) == "a1 b5"
+    assert compact(run(Filter, {"where": "is_missing(value)"}, stream)) == "a-"
+
+
+def test_by_key() -> None:
+    assert compact(run(Filter, {"where": "key == 'b'"}, "a1 b2 a3 b4")) == "b2 b4"
+
+
+@given(streams())
+def test_the_columns_agree_with_a_plain_loop(stream: Stream) -> None:
+    """The oracle: one reading at a time."""
+    rows = run(Filter, {"where": "value >= 0"}, stream)
+    assert [(r["key"], r["value"]) for r in rows] == [
+        (r["key"], r["value"]) for r in stream if isinstance(r, dict) and r["value"] is not None and r["value"] >= 0
+    ]

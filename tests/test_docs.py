@@ -1,0 +1,149 @@
+"""What the README shows works as it stands there, and every TOML of the docs is a good pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from pipeline.run import check
+from tests.device import Device, free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """The shell lines, without their comments."""
+    return [
+        re.split(r"\s+# ", line)[0].rstrip() for block in blocks(README, "sh") for line in block.splitlines() if line
+    ]
+
+
+def test_every_shell_line_is_of_a_known_kind() -> None:
+    kinds = ("make ", "curl ", ".venv/bin/headwater ")
+    assert [line for line in commands() if not line.startswith(kinds)] == []
+
+
+@pytest.mark.parametrize("target", sorted({line.split()[1] for line in commands() if line.startswith("make ")}))
+def test_each_make_target_is_there(target: str) -> None:
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "link", re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"`((?:pipeline|operators)/[\w/.]+)`", README)
+)
+def test_each_file_that_is_named_is_there(link: str) -> None:
+    assert (ROOT / link).exists()
+
+
+@pytest.mark.parametrize("text", blocks(README, "toml"))
+def test_each_pipeline_is_a_good_one(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.toml"
+    file.write_text('[pipeline]\nname = "readme"\n' + text if "[pipeline]" not in text else text)
+    check(file)
+
+
+@pytest.mark.parametrize(
+    "file", [ROOT / "pipeline.toml", *sorted((ROOT / "examples").glob("*.toml"))], ids=lambda f: f.name
+)
+def test_each_example_is_a_good_one(file: Path) -> None:
+    check(file)
+
+
+def test_the_components_listed_are_those_there_are() -> None:
+    listed = {
+        kind: re.findall(r"`(\w+)`", row)
+        for kind, row in re.findall(r"^\| (sources|operators|sinks) \| (.*) \|$", README, re.MULTILINE)
+    }
+    from pipeline.registry import types
+
+    for kind, names in listed.items():
+        assert set(types(kind.removesuffix("s"))) == {n for n in names if n != "for"}, kind
+
+
+async def test_the_first_steps(tmp_path: Path) -> None:
+    """The README's commands, in their order, against the reference pipeline and the hub, on ports of their own."""
+    ports = {"8080": free_port(), "9000": free_port()}
+
+    def here(text: str) -> str:
+        for port, own in ports.items():
+            text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{own}")
+        return text
+
+    (tmp_path / "examples").mkdir()
+    for name in ("pipeline.toml", "examples/hub.toml"):
+        (tmp_path / name).write_text(here((ROOT / name).read_text()).replace('wait = "5 s"', 'wait = "100 ms"'))
+    answers = []
+    async with aiohttp.ClientSession() as http:
+        device, hub = (
+            Device(tmp_path / "pipeline.toml", ports["8080"]),
+            Device(tmp_path / "examples/hub.toml", ports["9000"]),
+        )
+        await device.start(http)
+        for line in commands():
+            if "headwater run examples/hub.toml" in line:
+                await hub.start(http)
+                await arrived(http, hub)
+            if line.startswith("curl "):
+                done = await asyncio.create_subprocess_exec(
+                    *shlex.split(here(line)), "-s", "--fail", stdout=asyncio.subprocess.PIPE
+                )
+                out, _ = await done.communicate()
+                assert done.returncode == 0, line
+                answers.append(out.decode())
+        assert await device.end() == 0
+        assert await hub.end(signal.SIGINT) == 0
+    assert answers[0] == '{"status":"success","message":"Data received!"}'
+    assert answers[1] == '{"s1":81.5}'
+    assert '"state":"firing"' in answers[2]
+    assert '"sink":"cloud"' in answers[4]
+    assert '"averages"' in answers[5]
+
+
+async def arrived(http: aiohttp.ClientSession, hub: Device) -> None:
+    """The alert that waited for the cloud is in the hub's history."""
+    for _ in range(500):
+        rows = await hub.rows(http, "alerts")
+        if rows:
+            assert rows[0]["state"] == "firing"
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("nothing arrived")
+
+
+def test_the_settings_of_the_reference_pipeline_are_those_that_are_promised() -> None:
+    """Loopback, the port, what alerts, what goes up and where."""
+    made = tomllib.loads((ROOT / "pipeline.toml").read_text())
+    assert made["server"]["listen"] == "127.0.0.1:8080"
+    assert "> 75" in made["operators"]["too_high"]["when"]
+    assert "> 50" in made["sinks"]["cloud"]["where"]
+    assert made["sinks"]["cloud"]["url"] == "${CLOUD_URL:-http://127.0.0.1:9000/api/sync}"
+
+
+def test_the_command_starts_with_little() -> None:
+    """`headwater --version` imports none of the libraries."""
+    code = """if True:
+        import sys
+        import pipeline.command.__main__ as command
+        try:
+            command.main(["--version"])
+        except SystemExit:
+            pass
+        print([m for m in ("numpy", "aiohttp", "reactivex", "msgspec", "apsw", "orjson") if m in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
