@@ -37,7 +37,9 @@ class UnknownType(LookupError):
 def types(kind: str) -> list[str]:
     """The names of all components of a kind; imports none of them."""
     spec = importlib.util.find_spec(PACKAGES[kind])
-    folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+    # An editable install adds a place to the package's path that is no folder.
+    places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+    folders = [place for place in places if place.is_dir()]
     names = {file.stem for folder in folders for file in folder.iterdir() if _is_component(file)}
     return sorted(names | {entry.name for entry in _entry_points(kind)})
 
