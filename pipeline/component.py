@@ -267,18 +267,12 @@ class Inbox(Protocol):
 
 
 class SourceContext(Context):
-    """What a source is given. `codec` makes the codec of a format; the rest is there once the engine runs."""
+    """What a source is given; `server` and `services` are there once the engine runs."""
 
     def __init__(self, name: str, keys: KeyTable, **more: Any) -> None:
         super().__init__(name, keys, **more)
         self.server: Server | None = None  # where routes are mounted; None: there is no [server] in this run
         self.services: Services | None = None
-
-    def codec(self, settings: ReadingSettings, *, media_type: str | None = None) -> Codec | None:
-        """The codec of `settings.format`, or of a Content-Type; None: there is none for that media type."""
-        from pipeline.registry import codec_for
-
-        return codec_for(settings, self, media_type)
 
 
 class Source:

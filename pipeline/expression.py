@@ -14,31 +14,19 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pipeline import functions
 from pipeline.frame import DTYPES, Array, Bools, Column, Frame, KeyTable, Schema
-from pipeline.functions import NUMBERS
+from pipeline.functions import NUMBERS, Part
 from pipeline.functions import ExpressionError as ExpressionError  # the one that compile_expression raises
 from pipeline.problem import did_you_mean
 
 MAX_TEXT = 4_000  # characters
 MAX_DEPTH = 50  # nested parts
 MAX_POWER = 64  # literal exponents
-
-Evaluate = Callable[[Frame], Column]
-
-
-class Part(NamedTuple):
-    """A compiled part of an expression. `nan`: its numbers may be NaN without being undefined."""
-
-    kind: str
-    optional: bool
-    evaluate: Evaluate
-    literal: Any = None  # the value, of a literal
-    nan: bool = False
 
 
 class Expression:
@@ -199,7 +187,7 @@ class _Compiler:
         test = self._needs(node.test, "bool", depth)
         yes, no = self.compile(node.body, depth), self.compile(node.orelse, depth)
         kind = _common(yes, no, ast.unparse(node))
-        return functions.choose(test, yes, no, kind, Part)
+        return functions.choose(test, yes, no, kind)
 
     # --- comparison ---
 
@@ -264,7 +252,7 @@ class _Compiler:
             raise ExpressionError(f'"{ast.unparse(node)}" is not allowed in an expression')
         if part.literal is not None:
             return _literal(part.kind, -part.literal)
-        return functions.arithmetic("-", _literal(part.kind, 0), part, Part)
+        return functions.arithmetic("-", _literal(part.kind, 0), part)
 
     def _number(self, node: ast.AST, depth: int) -> Part:
         part = self.compile(node, depth)
@@ -279,7 +267,7 @@ class _Compiler:
         a, b = self._number(node.left, depth), self._number(node.right, depth)
         if sign == "**" and b.literal is not None and abs(b.literal) > MAX_POWER:
             raise ExpressionError(f"a power may be at most {MAX_POWER}")
-        return functions.arithmetic(sign, a, b, Part)
+        return functions.arithmetic(sign, a, b)
 
     # --- functions ---
 
@@ -293,8 +281,7 @@ class _Compiler:
         parts = [self.compile(argument, depth) for argument in node.args]
         if function.default_time and not parts:
             parts = [Part("time", False, lambda frame: Column(frame.time))]
-        part: Part = function.build(name, parts, Part)
-        return part
+        return function.build(name, parts)
 
 
 def _literal(kind: str, value: Any) -> Part:

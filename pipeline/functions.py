@@ -5,21 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.frame import DTYPES, SECOND, Array, Bools, Column, Frame
-
-if TYPE_CHECKING:
-    from pipeline.expression import Part
 
 NUMBERS = ("float", "int")
 SIGNS = {"Add": "+", "Sub": "-", "Mult": "*", "Div": "/", "FloorDiv": "//", "Mod": "%", "Pow": "**"}
 MAX_PATTERN = 200  # characters of a regular expression
 _DAY = 86_400 * SECOND
 
-MakePart = Callable[..., Any]
+
+class Part(NamedTuple):
+    """A compiled part of an expression. `nan`: its numbers may be NaN without being undefined."""
+
+    kind: str
+    optional: bool
+    evaluate: Callable[[Frame], Column]
+    literal: Any = None  # the value, of a literal
+    nan: bool = False
 
 
 class ExpressionError(Exception):
@@ -72,7 +77,7 @@ _FLOAT = {
 }
 
 
-def arithmetic(sign: str, a: Part, b: Part, make: MakePart) -> Part:
+def arithmetic(sign: str, a: Part, b: Part) -> Part:
     """A sign between two numbers. Whole numbers stay whole but for `/`; what does not fit into 64 bits is missing."""
     whole = a.kind == b.kind == "int" and sign != "/"
     if whole and sign == "**" and not (b.literal is not None and b.literal >= 0):
@@ -81,8 +86,7 @@ def arithmetic(sign: str, a: Part, b: Part, make: MakePart) -> Part:
     compute = _whole(sign) if whole else _real(sign, nan=nan)
     left, right = a.evaluate, b.evaluate
 
-    part: Part = make("int" if whole else "float", True, lambda f: compute(left(f), right(f)), None, nan)
-    return part
+    return Part("int" if whole else "float", True, lambda f: compute(left(f), right(f)), None, nan)
 
 
 def _real(sign: str, *, nan: bool) -> Callable[[Column, Column], Column]:
@@ -128,7 +132,7 @@ def _overflows(sign: str, x: Array, y: Array) -> Bools:
     return beyond
 
 
-def choose(test: Part, yes: Part, no: Part, kind: str, make: MakePart) -> Part:
+def choose(test: Part, yes: Part, no: Part, kind: str) -> Part:
     """`yes if test else no`; missing where the test is unknown."""
 
     def evaluate(frame: Frame) -> Column:
@@ -139,13 +143,12 @@ def choose(test: Part, yes: Part, no: Part, kind: str, make: MakePart) -> Part:
         present = t.known() & np.where(t.values, y.known(), n.known())
         return Column(np.where(present, values, zeros(kind, len(values))), present)
 
-    part: Part = make(kind, test.optional or yes.optional or no.optional, evaluate, None, yes.nan or no.nan)
-    return part
+    return Part(kind, test.optional or yes.optional or no.optional, evaluate, None, yes.nan or no.nan)
 
 
 # --- functions ---
 
-Build = Callable[[str, "Sequence[Part]", MakePart], Any]
+Build = Callable[[str, Sequence[Part]], Part]
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ def _arguments(name: str, parts: Sequence[Part], kinds: Sequence[Sequence[str]],
 
 
 def _float_function(compute: Callable[[Array], Array]) -> Build:
-    def build(name: str, parts: Sequence[Part], make: MakePart) -> Any:
+    def build(name: str, parts: Sequence[Part]) -> Part:
         _arguments(name, parts, [NUMBERS])
         (part,) = parts
 
@@ -176,12 +179,12 @@ def _float_function(compute: Callable[[Array], Array]) -> Build:
             with np.errstate(all="ignore"):
                 return defined(compute(x), present, (x,) if part.nan else ())
 
-        return make("float", True, evaluate, None, part.nan)
+        return Part("float", True, evaluate, None, part.nan)
 
     return build
 
 
-def _abs(name: str, parts: Sequence[Part], make: MakePart) -> Any:
+def _abs(name: str, parts: Sequence[Part]) -> Part:
     _arguments(name, parts, [NUMBERS])
     (part,) = parts
 
@@ -191,10 +194,10 @@ def _abs(name: str, parts: Sequence[Part], make: MakePart) -> Any:
             return Column(np.abs(values), present)
         return without(np.abs(values), present, values == np.iinfo(np.int64).min)
 
-    return make(part.kind, part.optional or part.kind == "int", evaluate, None, part.nan)
+    return Part(part.kind, part.optional or part.kind == "int", evaluate, None, part.nan)
 
 
-def _round(name: str, parts: Sequence[Part], make: MakePart) -> Any:
+def _round(name: str, parts: Sequence[Part]) -> Part:
     _arguments(name, parts, [NUMBERS, ("int",)], optional=1)
     digits = parts[1].literal if len(parts) > 1 else 0
     if digits is None or not -15 <= digits <= 15:
@@ -205,11 +208,11 @@ def _round(name: str, parts: Sequence[Part], make: MakePart) -> Any:
         values, present = part.evaluate(frame)
         return defined(np.round(values.astype(np.float64, copy=False), digits), present, (values,) if part.nan else ())
 
-    return make("float", True, evaluate, None, part.nan)
+    return Part("float", True, evaluate, None, part.nan)
 
 
 def _extreme(pick: Any) -> Build:
-    def build(name: str, parts: Sequence[Part], make: MakePart) -> Any:
+    def build(name: str, parts: Sequence[Part]) -> Part:
         if len(parts) < 2:
             raise ExpressionError(f"{name}() takes at least two arguments; for a window use it in `aggregate`")
         _arguments(name, parts, [NUMBERS] * len(parts))
@@ -221,19 +224,19 @@ def _extreme(pick: Any) -> Build:
             present = together(columns)
             return Column(values if present is None else np.where(present, values, 0), present)
 
-        return make(kind, any(p.optional for p in parts), evaluate, None, any(p.nan for p in parts))
+        return Part(kind, any(p.optional for p in parts), evaluate, None, any(p.nan for p in parts))
 
     return build
 
 
-def _clip(name: str, parts: Sequence[Part], make: MakePart) -> Any:
+def _clip(name: str, parts: Sequence[Part]) -> Part:
     _arguments(name, parts, [NUMBERS] * 3)
-    low = _extreme(np.maximum)("max", parts[:2], make)
-    return _extreme(np.minimum)("min", [low, parts[2]], make)
+    low = _extreme(np.maximum)("max", parts[:2])
+    return _extreme(np.minimum)("min", [low, parts[2]])
 
 
 def _of_texts(compute: Callable[[str, str], bool]) -> Build:
-    def build(name: str, parts: Sequence[Part], make: MakePart) -> Any:
+    def build(name: str, parts: Sequence[Part]) -> Part:
         _arguments(name, parts, [("string",), ("string",)])
         text, other = parts
 
@@ -243,7 +246,7 @@ def _of_texts(compute: Callable[[str, str], bool]) -> Build:
             found = np.fromiter((compute(x, y) for x, y in pairs), np.bool_, len(a.values))
             return Column(found, together((a, b)))
 
-        return make("bool", text.optional or other.optional, evaluate)
+        return Part("bool", text.optional or other.optional, evaluate)
 
     return build
 
@@ -252,7 +255,7 @@ def _of_texts(compute: Callable[[str, str], bool]) -> Build:
 _NESTED_REPEAT = re.compile(r"[*+}]\)*[*+{]|\([^()]*[*+{|][^()]*\)[*+{]")
 
 
-def _matches(name: str, parts: Sequence[Part], make: MakePart) -> Any:
+def _matches(name: str, parts: Sequence[Part]) -> Part:
     _arguments(name, parts, [("string",), ("string",)])
     text, pattern = parts
     if pattern.literal is None:
@@ -276,11 +279,11 @@ def _matches(name: str, parts: Sequence[Part], make: MakePart) -> Any:
         hits = np.fromiter((found(v[:10_000]) is not None for v in values.tolist()), np.bool_, len(values))
         return Column(hits, present)
 
-    return make("bool", text.optional, evaluate)
+    return Part("bool", text.optional, evaluate)
 
 
 def _text_to_text(compute: Callable[[str], str]) -> Build:
-    def build(name: str, parts: Sequence[Part], make: MakePart) -> Any:
+    def build(name: str, parts: Sequence[Part]) -> Part:
         _arguments(name, parts, [("string",)])
         (part,) = parts
 
@@ -288,19 +291,19 @@ def _text_to_text(compute: Callable[[str], str]) -> Build:
             values, present = part.evaluate(frame)
             return Column(texts([compute(v) for v in values.tolist()]), present)
 
-        return make("string", part.optional, evaluate)
+        return Part("string", part.optional, evaluate)
 
     return build
 
 
-def _is_missing(name: str, parts: Sequence[Part], make: MakePart) -> Any:
+def _is_missing(name: str, parts: Sequence[Part]) -> Part:
     if len(parts) != 1:
         raise ExpressionError(f"{name}() takes 1 argument, got {len(parts)}")
     (part,) = parts
-    return make("bool", False, lambda frame: Column(~part.evaluate(frame).known()))
+    return Part("bool", False, lambda frame: Column(~part.evaluate(frame).known()))
 
 
-def _coalesce(name: str, parts: Sequence[Part], make: MakePart) -> Any:
+def _coalesce(name: str, parts: Sequence[Part]) -> Part:
     if len(parts) < 2:
         raise ExpressionError("coalesce() takes at least two arguments")
     kinds = {p.kind for p in parts}
@@ -317,11 +320,11 @@ def _coalesce(name: str, parts: Sequence[Part], make: MakePart) -> Any:
             present = present | other.known()
         return Column(values, None if present.all() else present)
 
-    return make(kind, all(p.optional for p in parts), evaluate, None, any(p.nan for p in parts))
+    return Part(kind, all(p.optional for p in parts), evaluate, None, any(p.nan for p in parts))
 
 
 def _of_time(compute: Callable[[Array], Array]) -> Build:
-    def build(name: str, parts: Sequence[Part], make: MakePart) -> Any:
+    def build(name: str, parts: Sequence[Part]) -> Part:
         _arguments(name, parts, [("time",)])
         (part,) = parts
 
@@ -330,12 +333,12 @@ def _of_time(compute: Callable[[Array], Array]) -> Build:
             result = compute(values)
             return Column(result if present is None else np.where(present, result, 0), present)
 
-        return make("int", part.optional, evaluate)
+        return Part("int", part.optional, evaluate)
 
     return build
 
 
-def _age(name: str, parts: Sequence[Part], make: MakePart) -> Any:
+def _age(name: str, parts: Sequence[Part]) -> Part:
     """Seconds between the clock of the step and a time."""
     _arguments(name, parts, [("time",)])
     (part,) = parts
@@ -345,7 +348,7 @@ def _age(name: str, parts: Sequence[Part], make: MakePart) -> Any:
         result = (frame.clock - values) / SECOND
         return Column(result if present is None else np.where(present, result, 0), present)
 
-    return make("float", part.optional, evaluate)
+    return Part("float", part.optional, evaluate)
 
 
 FUNCTIONS: dict[str, Function] = {

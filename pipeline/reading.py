@@ -8,6 +8,7 @@ from itertools import groupby
 from pipeline.component import Codec, Context, Decoded, Payload, ReadingSettings, Source, SourceContext, joined
 from pipeline.frame import Field, Schema
 from pipeline.problem import did_you_mean
+from pipeline.registry import codec_for
 from pipeline.times import UNITS
 
 KINDS = ("float", "int", "bool", "string")
@@ -54,7 +55,7 @@ class CodecSource(Source):
         super().__init__(settings, context)
         self.reading = settings
         self.schema = schema_of(settings, context)
-        self.codec = context.codec(settings) if settings.time_unit in UNITS else None
+        self.codec = codec_for(settings, context) if settings.time_unit in UNITS else None
 
     def decode(self, payloads: Sequence[Payload]) -> Decoded:
         """Neighbours of one codec are decoded at once."""

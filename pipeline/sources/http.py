@@ -11,6 +11,7 @@ from msgspec import Meta
 from pipeline.component import Codec, Inbox, Payload, ReadingSettings, Receipt, Server, SourceContext
 from pipeline.quantity import Size
 from pipeline.reading import CodecSource
+from pipeline.registry import codec_for
 from pipeline.web import HttpProblem, answer, encoded, latest_values, read_body
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Http(CodecSource):
 
     def _make(self, content_type: str) -> Codec | None:
         """One of each kind: so requests are decoded together, whatever they call the same format."""
-        codec = self.context.codec(self.settings, media_type=content_type)
+        codec = codec_for(self.settings, self.context, content_type)
         known = (self.codec, *self._codecs.values())
         return next((other for other in known if type(other) is type(codec)), codec)
 
