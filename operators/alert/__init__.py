@@ -182,7 +182,7 @@ class Alert(Operator):
         until = self.since.data[level.name][key] + level.hold
         latest = np.maximum(np.maximum.reduceat(found.frame.time[rows], starts), found.frame.watermark)
         waits = (self.state.data[level.name][key] == PENDING) & (until > latest)
-        stays: Bools = waits & ~np.logical_or.reduceat(said.broken[rows], starts)
+        stays: Bools = waits & ~np.logical_or.reduceat(said.broken()[rows], starts)
         if stays.any():
             last = np.maximum.reduceat(np.where(said.holds[rows], rows, -1), starts)
             for of, ends, row in zip(key[stays].tolist(), until[stays].tolist(), last[stays].tolist(), strict=True):
@@ -318,12 +318,21 @@ class Said(NamedTuple):
     """What each reading says to a level."""
 
     holds: Bools
-    broken: Bools
+    known: Bools | None  # is there an answer to `when`; None: to all
     clears: Bools
 
+    def broken(self) -> Bools:
+        """`when` is known to be false."""
+        return _false(self.holds, self.known)
+
     def codes(self, rows: Ints) -> Array:
-        codes: Array = self.holds[rows] * HOLDS + self.broken[rows] * BROKEN + self.clears[rows] * CLEARS
+        codes: Array = self.holds[rows] * HOLDS + self.broken()[rows] * BROKEN + self.clears[rows] * CLEARS
         return codes
+
+
+def _false(holds: Bools, known: Bools | None) -> Bools:
+    result: Bools = ~holds if known is None else known > holds
+    return result
 
 
 class Level(NamedTuple):
@@ -335,8 +344,9 @@ class Level(NamedTuple):
 
     def says(self, frame: Frame) -> Said:
         holds, known = self.when(frame)
-        broken = ~holds if known is None else known & ~holds
-        return Said(holds, broken, broken if self.clear is None else self.clear.holds(frame) & ~holds)
+        # Of truth values, a > b is `a and not b`, in one step: a Frame of one reading pays by the step.
+        clears = _false(holds, known) if self.clear is None else self.clear.holds(frame) > holds
+        return Said(holds, known, clears)
 
 
 def _levels(settings: AlertSettings, context: OperatorContext) -> list[Level]:
