@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.clock import RealClock
 from pipeline.component import Sink, Source
-from pipeline.delivery import Delivery
 from pipeline.engine import Engine
 from pipeline.frame import KeyTable
 from pipeline.graph import Graph
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pipeline.config import Config
+    from pipeline.delivery import Delivery
     from pipeline.intake import Intake
 
 log = logging.getLogger("headwater")
@@ -98,7 +98,11 @@ class Pipeline:
 
     def _delivery(self, store: Store) -> Delivery | None:
         sinks = {name: sink for name, sink in self.graph.sinks.items() if sink.buffer is not None}
-        return Delivery(sinks, store, self.clock, self.graph.keys, self.graph.streams) if sinks else None
+        if not sinks:
+            return None
+        from pipeline.delivery import Delivery
+
+        return Delivery(sinks, store, self.clock, self.graph.keys, self.graph.streams)
 
     async def _serve(self, services: EngineServices) -> None:
         """Mount what needs the server, and open it; nothing is opened for a pipeline that needs none."""

@@ -51,6 +51,7 @@ class Json:
             context.problem("format", "json has one option: lines = true or false")
         self.settings = settings
         self.keys = context.keys
+        self._known: dict[str | int, int] = {}  # of the key table what this codec has met: bounded as that is
         quiet = Context(context.name, context.keys)  # the source reports wrong fields itself
         reserved = (settings.key, settings.time, "time")
         self.fields = {n: f for n, f in parse_fields(settings.fields, quiet).items() if n not in reserved}
@@ -198,8 +199,7 @@ class Json:
         bad: dict[int, str] = {}
         keys: Array = np.empty(0, np.int32)
         if self.settings.key is not None:
-            code = self.keys
-            keys = np.fromiter([code[row.key] for row in rows], np.int32, n)
+            keys = np.fromiter(self._codes(rows), np.int32, n)
             bad |= {i: self.keys.why(int(keys[i])) for i in np.flatnonzero(keys < 0).tolist()}
         times: Ints | None = None
         if self.settings.time is not None:
@@ -225,6 +225,16 @@ class Json:
                     bad[i] = f"{name}: beyond 64 bits"
                     values[i] = 0
             return column(field.kind, values)
+
+    def _codes(self, rows: list[Any]) -> list[int]:
+        """The code of each reading's key. A plain dict is read twice as fast as the key table, which makes new codes."""
+        known = self._known
+        try:
+            return [known[row.key] for row in rows]
+        except KeyError:
+            codes = [self.keys[row.key] for row in rows]
+            known.update((row.key, code) for row, code in zip(rows, codes, strict=True) if code >= 0)
+            return codes
 
     def _without(self, bad: dict[int, str], rows: list[Any], decoded: Decoded) -> Decoded:
         """Take out readings that were JSON of the right form and yet cannot be."""

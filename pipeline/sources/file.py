@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.component import Decoded, Inbox, Payload, ReadingSettings, Refused, SourceContext
 from pipeline.reading import CodecSource
 
-CHUNK = 600_000  # bytes read at a time: a Frame of some thousand readings
+CHUNK = 1_000_000  # bytes read at a time: a Frame of some ten thousand readings
 MAX_LINE = 1_000_000  # a longer line is not a reading; it is refused, not held in memory
 POLL_S = 0.25  # how often a followed file is looked at
 
