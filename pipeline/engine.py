@@ -22,9 +22,10 @@ from pipeline.component import Receipt
 from pipeline.frame import NEVER, NO_PROGRESS, Frame, decode, rows
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order
 from pipeline.intake import Arrived, Intake, Tick, number, payloads_of, refused_frame
-from pipeline.journal import history, outbox, state
+from pipeline.journal import history, state
 from pipeline.journal.files import Files
 from pipeline.latest import Latest
+from pipeline.writes import Writes
 
 if TYPE_CHECKING:
     from pipeline.clock import Clock
@@ -41,55 +42,6 @@ CHECKPOINT_NS = 300_000_000_000  # or five minutes
 HEARTBEAT_NS = 1_000_000_000  # while something waits for time to pass, time is looked at this often
 PAUSE_NS = 2_500_000_000  # a heartbeat later than this: the process was stopped, and nobody listened meanwhile
 FAILED = "the engine stopped before this was durable"
-
-
-class Writes:
-    """All that one step writes, as work for the writer thread. What sinks add to is `StepWrites`."""
-
-    def __init__(self, engine: Engine, step: int, entry: state.Entry) -> None:
-        self.engine = engine
-        self.step = step
-        self.entry = entry
-        self.journal: dict[str, Frame] = {}  # live sources' Frames
-        self.history: dict[str, Frame] = {}
-        self.appends: list[tuple[Path, bytes, bytes]] = []
-        self.outbox: list[tuple[str, str, Frame, bool]] = []
-        self.positions: dict[str, Any] = {}
-        self.keys: tuple[int, list[str]] = (0, [])
-        self.letters: list[tuple[int, str, str, str]] = []
-        self.requests: list[tuple[str, str, Receipt]] = []
-
-    def record(self, stream: str, frame: Frame) -> None:
-        self.history[stream] = frame
-
-    def append(self, path: Path, data: bytes, header: bytes = b"") -> None:
-        self.appends.append((path, data, header))
-
-    def enqueue(self, sink: str, stream: str, frame: Frame, *, keep: bool) -> None:
-        self.outbox.append((sink, stream, frame, keep))
-
-    def __call__(self, db: apsw.Connection) -> None:
-        """In the writer thread, inside the transaction."""
-        first, names = self.keys
-        if names:
-            state.add_keys(db, first, names)
-        for name, frame in self.journal.items():
-            kept = self.history.get(name) is frame
-            self.entry.parts[name].frame = history.put(db, self.step, name, frame, journal=True, history=kept)
-        state.add_entry(db, self.step, self.entry)
-        for stream, frame in self.history.items():
-            if self.journal.get(stream) is not frame:
-                history.put(db, self.step, stream, frame, journal=False, history=True)
-        for sink, stream, frame, keep in self.outbox:
-            outbox.put(db, sink, stream, frame, keep=keep, clock=self.entry.clock)
-        for source, position in self.positions.items():
-            state.save_position(db, source, position)
-        for source, request, receipt in self.requests:
-            state.remember(db, source, request, self.entry.clock, state.pack(list(receipt)), keep=10_000)
-        if self.letters:
-            state.bury(db, self.letters)
-        for path, data, header in self.appends:
-            self.engine.files.append(db, path, data, header)
 
 
 class Engine:
@@ -255,7 +207,7 @@ class Engine:
         self.next_seq += sum(map(len, numbers.values()))
         self.number += 1
         entry = state.Entry(clock, self.next_seq, {})
-        writes = Writes(self, self.number, entry)
+        writes = Writes(self.files, self.number, entry)
         frames: dict[str, Frame] = {}
         for name, intake in self.intakes.items():
             if name in arrived:
@@ -410,7 +362,7 @@ class Engine:
     def replay(self, step: int, entry: state.Entry, db: apsw.Connection) -> None:
         """Push a step of the journal again. What comes out was committed with it and is thrown away."""
         frames: dict[str, Frame] = {}
-        writes = Writes(self, step, entry)
+        writes = Writes(self.files, step, entry)
         for name, intake in self.intakes.items():
             part = entry.parts.get(name) or state.Part(watermark=intake.watermark, quiet=intake.quiet)
             tick = Tick(entry.clock, entry.first_seq, part.watermark, part.quiet, part.ended)

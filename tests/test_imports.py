@@ -25,6 +25,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.run",
             "pipeline.recovery",
             "pipeline.engine",
+            "pipeline.writes",
             "pipeline.services",
             "pipeline.server",
             "pipeline.delivery",

@@ -1,0 +1,63 @@
+"""All that one step writes, in one transaction: its journal entry, the history, the outbox, files, dead letters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from pipeline.component import Receipt
+from pipeline.frame import Frame
+from pipeline.inbox import REQUESTS_KEPT
+from pipeline.journal import history, outbox, state
+from pipeline.journal.files import Files
+
+
+class Writes:
+    """All that one step writes, as work for the writer thread. What sinks add to is `StepWrites`."""
+
+    def __init__(self, files: Files, step: int, entry: state.Entry) -> None:
+        self.files = files
+        self.step = step
+        self.entry = entry
+        self.journal: dict[str, Frame] = {}  # live sources' Frames
+        self.history: dict[str, Frame] = {}
+        self.appends: list[tuple[Path, bytes, bytes]] = []
+        self.outbox: list[tuple[str, str, Frame, bool]] = []
+        self.positions: dict[str, Any] = {}
+        self.keys: tuple[int, list[str]] = (0, [])
+        self.letters: list[tuple[int, str, str, str]] = []
+        self.requests: list[tuple[str, str, Receipt]] = []
+
+    def record(self, stream: str, frame: Frame) -> None:
+        self.history[stream] = frame
+
+    def append(self, path: Path, data: bytes, header: bytes = b"") -> None:
+        self.appends.append((path, data, header))
+
+    def enqueue(self, sink: str, stream: str, frame: Frame, *, keep: bool) -> None:
+        self.outbox.append((sink, stream, frame, keep))
+
+    def __call__(self, db: apsw.Connection) -> None:
+        """In the writer thread, inside the transaction."""
+        first, names = self.keys
+        if names:
+            state.add_keys(db, first, names)
+        for name, frame in self.journal.items():
+            kept = self.history.get(name) is frame
+            self.entry.parts[name].frame = history.put(db, self.step, name, frame, journal=True, history=kept)
+        state.add_entry(db, self.step, self.entry)
+        for stream, frame in self.history.items():
+            if self.journal.get(stream) is not frame:
+                history.put(db, self.step, stream, frame, journal=False, history=True)
+        for sink, stream, frame, keep in self.outbox:
+            outbox.put(db, sink, stream, frame, keep=keep, clock=self.entry.clock)
+        for source, position in self.positions.items():
+            state.save_position(db, source, position)
+        for source, request, receipt in self.requests:
+            state.remember(db, source, request, self.entry.clock, state.pack(list(receipt)), keep=REQUESTS_KEPT)
+        if self.letters:
+            state.bury(db, self.letters)
+        for path, data, header in self.appends:
+            self.files.append(db, path, data, header)
