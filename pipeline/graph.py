@@ -220,6 +220,11 @@ class Graph:
             self._outlets[name].on_next(frame)
         return delivered
 
+    def served(self) -> list[Source | Sink]:
+        """The sources and sinks that answer over HTTP."""
+        parts: list[Source | Sink] = [*self.sources.values(), *self.sinks.values()]
+        return [part for part in parts if part.needs_server]
+
     def watch(self, stream: str, observer: Callable[[Frame], None]) -> None:
         """Call `observer` with each Frame of a stream."""
         self._outlets[stream].subscribe(observer)

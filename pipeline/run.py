@@ -109,7 +109,7 @@ class Pipeline:
         parts: list[Source | Sink] = [*self.graph.sources.values(), *self.graph.sinks.values()]
         for part in parts:
             part.context.services = services
-        needing = [part for part in parts if part.needs_server]
+        needing = self.graph.served()
         if not needing:
             return
         from pipeline.server import HttpServer
