@@ -79,7 +79,7 @@ def _one_by_one(values: Sequence[Any], unit: str) -> tuple[Ints, Bools | None]:
 def _parse(value: Any, unit: str) -> int | None:
     if isinstance(value, str):
         return instant(value) if unit in ("iso", "auto") else None
-    if isinstance(value, bool) or unit == "iso":
+    if isinstance(value, bool) or unit == "iso" or value != value:  # NaN is of no magnitude
         return None
     per = PER_UNIT[_unit_of(abs(float(value))) if unit == "auto" else unit]
     if not abs(value) <= LIMIT / per:

@@ -26,7 +26,7 @@ MOST = 100_000
 LATEST = 2**63 - 2  # ns; one more must fit into 64 bits
 
 _RELATIVE = re.compile(r"-\s*([0-9.]+\s*[A-Za-zµ]+)")
-_LOST_PLUS = re.compile(r"(T.*) (\d\d:\d\d)")  # 2026-01-31T12:00:00+01:00, its plus sign not quoted in the URL
+_LOST_PLUS = re.compile(r"(.*T.*) (\d\d:\d\d)")  # 2026-01-31T12:00:00+01:00, its plus sign not quoted in the URL
 _CURSOR = re.compile(r"(-?\d{1,19})\.(\d{1,6})")
 
 

@@ -134,7 +134,8 @@ class Routes:
             shown = rows(frame, schema, self.keys.names)
             for at, key, row in zip(frame.time.tolist(), names, shown, strict=True):
                 if state in ("all", row["state"]) and (keys is None or key in keys):
-                    found.append((at, {"id": _id(stream, key, row), "stream": stream, "key": key, **row}))
+                    own = {"id": _id(stream, key, row), "stream": stream, "key": key}
+                    found.append((at, own | row | own))  # the key may be called "id"
         found.sort(key=lambda alert: alert[0], reverse=True)
         return answer({"alerts": [row for _, row in found]})
 
