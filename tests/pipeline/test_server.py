@@ -239,6 +239,13 @@ async def test_a_body_beyond_the_limit(body: bytes | list[bytes]) -> None:
         await problem(response, 413)
 
 
+async def test_a_body_without_end_is_refused_before_its_end() -> None:
+    head = b"POST /count HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    piece = b"%x\r\n" % MAX_BODY + b"x" * MAX_BODY + b"\r\n"
+    async with serving(Limits(linger_s=0.05)) as server:
+        assert head_and_body(await raw(server, head, piece, piece))[1]["status"] == 413
+
+
 @pytest.mark.parametrize(
     ("encoding", "packed"), [("gzip", gzip.compress(b"x" * 900)), ("deflate", zlib.compress(b"x" * 900))]
 )

@@ -256,6 +256,14 @@ async def test_the_good_readings_of_a_batch_are_kept() -> None:
         assert [row["key"] for row in engine.rows] == ["a", "b", "c"]
 
 
+async def test_bad_readings_are_named_in_their_order() -> None:
+    """What is JSON and yet no reading is found out later than what is not."""
+    lines = b'{"sensor": "a", "time": "soon", "temperature": 1}\n{\n{"sensor": "b", "time": "later", "temperature": 1}'
+    async with running(CLIMATE) as (_, http):
+        _, body = await post(http, data=lines)
+        assert [e["reason"].partition(":")[0] for e in body["errors"]] == ["time", "not JSON", "time"]
+
+
 async def test_a_flood_of_bad_readings_is_counted() -> None:
     async with running() as (_, http):
         status, body = await post(http, data=b"x\n" * (LISTED + 5))
