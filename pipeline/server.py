@@ -16,11 +16,12 @@ import ipaddress
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from aiohttp import http_exceptions, web
+from aiohttp import hdrs, http_exceptions, web
+from multidict import istr
 
 from pipeline.web import HttpProblem
 
@@ -47,13 +48,15 @@ class Limits(NamedTuple):
 
 LIMITS = Limits()
 
-# setdefault: a page of ours may allow itself more
+# A header looked up by an istr costs half of one by a str: all that each request needs is named here.
+_SEC_FETCH_SITE = istr("Sec-Fetch-Site")
 _HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
+    hdrs.CACHE_CONTROL: "no-store",
+    istr("Content-Security-Policy"): "default-src 'none'; frame-ancestors 'none'",
+    istr("X-Content-Type-Options"): "nosniff",
 }
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+_HOSTS = 100  # different Host headers that were found right and are remembered
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d*)?")
 _DETAILS = {404: "there is nothing here", 405: "this path does not take that method"}
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -90,6 +93,7 @@ class HttpServer:
         self._routes: dict[tuple[str, str], Handler] = {}
         self._token = settings.token.reveal().encode() if settings.token else None
         self._local = self._token is None and not settings.insecure and _is_loopback(self.host)
+        self._hosts: set[str] = set()
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
 
@@ -189,22 +193,26 @@ class HttpServer:
         """HttpProblem for a wrong token; where none is needed, for what a page elsewhere made a browser send."""
         headers = request.headers
         if self._token is not None:
-            scheme, _, given = headers.get("Authorization", "").partition(" ")
+            scheme, _, given = headers.get(hdrs.AUTHORIZATION, "").partition(" ")
             right = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token)
             if not right or scheme.lower() != "bearer":
                 raise HttpProblem(401, "a bearer token is needed", {"WWW-Authenticate": 'Bearer realm="headwater"'})
             return
-        if self._local and not _is_here(headers.get("Host", "")):
-            raise HttpProblem(403, "this server answers to localhost and to addresses, not to other names")
-        if request.method not in _SAFE_METHODS and _from_elsewhere(request):
+        host = headers.get(hdrs.HOST, "")
+        if self._local and host not in self._hosts:
+            if not _is_here(host):
+                raise HttpProblem(403, "this server answers to localhost and to addresses, not to other names")
+            if len(self._hosts) < _HOSTS:
+                self._hosts.add(host)
+        if request.method not in _SAFE_METHODS and _from_elsewhere(headers, host):
             raise HttpProblem(403, "a page of another site may not send here")
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
     headers = response.headers
-    headers["Server"] = "headwater"
+    headers[hdrs.SERVER] = "headwater"
     for name, value in _HEADERS.items():
-        headers.setdefault(name, value)
+        headers.setdefault(name, value)  # a page of ours may allow itself more
 
 
 def _as_problem(error: web.HTTPException) -> web.StreamResponse:
@@ -234,13 +242,13 @@ def _is_here(host: str) -> bool:
     return True
 
 
-def _from_elsewhere(request: web.Request) -> bool:
+def _from_elsewhere(headers: Mapping[str, str], host: str) -> bool:
     """A browser says that a page of another origin made it send this; other clients say neither."""
-    site = request.headers.get("Sec-Fetch-Site")
+    site = headers.get(_SEC_FETCH_SITE)
     if site is not None:
         return site not in ("same-origin", "none")
-    origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.headers.get("Host", "")
+    origin = headers.get(hdrs.ORIGIN)
+    return origin is not None and urlsplit(origin).netloc != host
 
 
 # --- connections ----------------------------------------------------------------------------------------------------
