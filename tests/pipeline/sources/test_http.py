@@ -416,11 +416,14 @@ async def test_requests_that_come_together_are_decoded_together() -> None:
 async def test_a_client_that_goes_away_does_no_harm() -> None:
     async with running() as (engine, http):
         engine.held = True
-        asking = asyncio.create_task(post(http, json={"id": "s1", "value": 1}))
-        while not engine.waiting:
-            await asyncio.sleep(0.01)
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+        async with http.get("/data") as response:
+            url = response.url
+        async with aiohttp.ClientSession() as leaving:
+            asking = asyncio.create_task(leaving.post(url, json={"id": "s1", "value": 1}))
+            while not engine.waiting:
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
         engine.step()
         engine.held = False
         assert (await post(http, json={"id": "s2", "value": 1}))[0] == 201
