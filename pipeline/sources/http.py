@@ -61,6 +61,7 @@ class Http(CodecSource):
     def __init__(self, settings: HttpSettings, context: SourceContext) -> None:
         super().__init__(settings, context)
         self.path = settings.path
+        self.paths = (settings.path,)
         self.max_body = int(settings.max_body)
         self.settings = settings
         if not self.path.startswith("/") or not self.path.isprintable() or any(c in "{}?#% " for c in self.path):

@@ -84,6 +84,18 @@ def test_a_wrong_file_is_2_and_leaves_no_trace(folder: Path) -> None:
     assert sorted(f.name for f in folder.iterdir()) == ["in.ndjson", "pipeline.toml"]
 
 
+def test_two_sources_on_one_path_are_found_before_the_start(folder: Path) -> None:
+    source = 'type = "http"\npath = "/data"\nkey = "id"\nfields = { v = "float" }\n'
+    text = f'[pipeline]\nname = "p"\n[sources.a]\n{source}[sources.b]\n{source}[sinks.l]\ntype = "query_server"\ninputs = ["a", "b"]\n'
+    (folder / "pipeline.toml").write_text(text)
+    done = headwater("run", folder=folder)
+    assert (done.returncode, done.stderr) == (
+        2,
+        'pipeline.toml:10: sources.b.path: "/data" is taken by the source "a"\n',
+    )
+    assert not (folder / "var").exists()
+
+
 def test_check_says_what_run_would(folder: Path) -> None:
     assert headwater("check", folder=folder).stdout == "pipeline.toml: no problems (1 sources, 2 operators, 1 sinks)\n"
     (folder / "pipeline.toml").write_text(PIPELINE.replace("value > 1", "valeu > 1"))
