@@ -86,7 +86,8 @@ def test_a_wrong_file_is_2_and_leaves_no_trace(folder: Path) -> None:
 
 def test_two_sources_on_one_path_are_found_before_the_start(folder: Path) -> None:
     source = 'type = "http"\npath = "/data"\nkey = "id"\nfields = { v = "float" }\n'
-    text = f'[pipeline]\nname = "p"\n[sources.a]\n{source}[sources.b]\n{source}[sinks.l]\ntype = "query_server"\ninputs = ["a", "b"]\n'
+    sink = '[sinks.l]\ntype = "query_server"\ninputs = ["a", "b"]\n'
+    text = f'[pipeline]\nname = "p"\n[sources.a]\n{source}[sources.b]\n{source}{sink}'
     (folder / "pipeline.toml").write_text(text)
     done = headwater("run", folder=folder)
     assert (done.returncode, done.stderr) == (
