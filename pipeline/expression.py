@@ -1,36 +1,46 @@
 """The language of `where`, `when`, `aggregate` and `message`: parsed, type-checked, compiled to numpy.
 
 A text becomes a Python syntax tree, of which only the listed nodes are let in; the tree becomes a tree of closures over
-columns. Nothing else of Python can be reached: no attributes, no subscripts, no calls but the listed functions
-(`functions.py`), and every size (text, nesting, powers) is bounded.
+columns (`parts.py`). Nothing else of Python can be reached: no attributes, no subscripts, no calls but the listed functions
+(`functions.py`), and every size (text, nesting, powers, patterns) is bounded.
 
 Missing values: a result is missing where what it is made of is missing or where it is not defined (x / 0, the log of a
 negative number, a whole number beyond 64 bits). A comparison with a missing value is unknown; `and`, `or` and `not` treat
 unknown as SQL does. NaN is a value, and only comes of a field that may hold it.
+
+Kinds: float, int, bool, string, time; only int and float mix, as floats. `/`, `round`, `floor` and `ceil` give floats;
+a time less a time gives seconds; a time is compared with a time or with text such as "2024-05-01T12:00:00Z".
 """
 
 from __future__ import annotations
 
 import ast
-import operator
-from collections.abc import Callable, Sequence
-from typing import Any
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
-from pipeline import functions
-from pipeline.frame import DTYPES, Array, Bools, Column, Frame, KeyTable, Schema
-from pipeline.functions import NUMBERS, Part
-from pipeline.functions import ExpressionError as ExpressionError  # the one that compile_expression raises
+from pipeline import parts
+from pipeline.frame import DTYPES, Column, Frame, KeyTable, Schema
+from pipeline.functions import FUNCTIONS, among
+from pipeline.parts import NUMBERS, Part, literal
+from pipeline.parts import ExpressionError as ExpressionError  # the one that compile_expression raises
 from pipeline.problem import did_you_mean
+from pipeline.times import instant
 
 MAX_TEXT = 4_000  # characters
 MAX_DEPTH = 50  # nested parts
 MAX_POWER = 64  # literal exponents
+_Result = TypeVar("_Result")
+_SHOWN = 80  # characters of an expression in a message
 
 
 class Expression:
-    """A compiled expression. Called with a Frame it gives a Column; `holds` gives where it is known to be true."""
+    """A compiled expression. Called with a Frame it gives a Column; `holds` gives where it is known to be true (false
+    and unknown are False), with no more work than that takes."""
 
     def __init__(self, text: str, part: Part, names: Sequence[str]) -> None:
         self.text = text
@@ -38,7 +48,12 @@ class Expression:
         self.optional = part.optional
         self.nan = part.nan
         self.names = tuple(names)  # what it reads: fields, the key's name, "time"
-        self._evaluate = part.evaluate
+        if part.literal is not None:
+            value, dtype = part.literal, DTYPES[part.kind]
+            part = part._replace(evaluate=lambda frame: Column(np.full(len(frame), value, dtype)))
+        self._evaluate = _quietly(part.evaluate) if part.warns else part.evaluate
+        holds = parts.truth(part)
+        self.holds = _quietly(holds) if part.warns else holds
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
@@ -47,12 +62,17 @@ class Expression:
         values, present = self._evaluate(frame)
         if present is None or present.all():
             return Column(values)
-        return Column(np.where(present, values, functions.zeros(self.kind, len(values))), present)
+        return Column(np.where(present, values, parts.zeros(self.kind, 1)), present)
 
-    def holds(self, frame: Frame) -> Bools:
-        """True where it is true; false and unknown are False."""
-        values, present = self._evaluate(frame)
-        return values if present is None else values & present
+
+def _quietly(evaluate: Callable[[Frame], _Result]) -> Callable[[Frame], _Result]:
+    """Without numpy's warnings: what it warns of is found, and missing, in the end."""
+
+    def quiet(frame: Frame) -> _Result:
+        with np.errstate(all="ignore"):
+            return evaluate(frame)
+
+    return quiet
 
 
 def compile_expression(text: str, schema: Schema, want: str | None = None, keys: KeyTable | None = None) -> Expression:
@@ -60,28 +80,51 @@ def compile_expression(text: str, schema: Schema, want: str | None = None, keys:
 
     `want`: the kind that it must give ("bool", "string"; "float" takes any number). `keys` is needed where the key is named.
     """
-    if len(text) > MAX_TEXT:
-        raise ExpressionError(f"an expression may have at most {MAX_TEXT:,} characters")
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = error.msg if isinstance(error, SyntaxError) else "it cannot be read"
-        raise ExpressionError(f'"{text}" is not an expression: {reason}') from None
     compiler = _Compiler(schema, keys)
-    part = compiler.compile(tree.body, 0)
+    part = compiler.compile(_parse(text))
     if want and part.kind != want and not (want == "float" and part.kind in NUMBERS):
-        raise ExpressionError(f'"{text}" gives {_a(part.kind)}; {_a(want)} is needed here')
+        raise ExpressionError(f'"{_cut(text)}" gives {_a(part.kind)}; {_a(want)} is needed here')
     return Expression(text, part, compiler.names)
 
 
 def constant(kind: str) -> Expression:
     """An expression that is always missing: what stands in for one that could not be compiled."""
+    return Expression("", parts.missing(kind), ())
 
-    def evaluate(frame: Frame) -> Column:
-        n = len(frame)
-        return Column(functions.zeros(kind, n), np.zeros(n, np.bool_))
 
-    return Expression("", Part(kind, True, evaluate), ())
+def _parse(text: str) -> ast.expr:
+    if len(text) > MAX_TEXT:
+        raise ExpressionError(f"an expression may have at most {MAX_TEXT:,} characters")
+    source = text.strip()
+    if "\n" in source:
+        source = f"({source}\n)"  # lines of one expression, as """ lets one write them
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's own: "\d" in a pattern is meant
+            tree = ast.parse(source, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ExpressionError(f'"{_cut(text)}" is not an expression{_why(text, error)}') from None
+    level: list[ast.AST] = [tree]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
+        if not level:
+            return tree
+    raise ExpressionError(f"an expression may be nested at most {MAX_DEPTH} deep")
+
+
+def _why(text: str, error: Exception) -> str:
+    for wrong, right in ((r"&&", "and"), (r"\|\|", "or"), (r"[^=!<>]=[^=]", "==")):
+        if re.search(wrong, text):
+            return f' (did you mean "{right}"?)'
+    return f": {error.msg}" if isinstance(error, SyntaxError) else ": it cannot be read"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _shown(node: ast.AST) -> str:
+    return _cut(ast.unparse(node))
 
 
 def _a(kind: str) -> str:
@@ -90,74 +133,98 @@ def _a(kind: str) -> str:
     ]
 
 
-def _both(a: Bools | None, b: Bools | None) -> Bools | None:
-    if a is None:
-        return b
-    return a if b is None else a & b
-
-
-_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
+_COMPARE: dict[type[ast.cmpop], Any] = {
+    ast.Lt: np.less,
+    ast.LtE: np.less_equal,
+    ast.Gt: np.greater,
+    ast.GtE: np.greater_equal,
+    ast.Eq: np.equal,
+    ast.NotEq: np.not_equal,
 }
 _MIRRORED = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE, ast.Eq: ast.Eq, ast.NotEq: ast.NotEq}
 _CONSTANTS = {"true": True, "false": False}
+_WORDS = {ast.BitAnd: "and", ast.BitOr: "or"}
+
+
+def _event_time() -> Part:
+    return Part("time", False, lambda frame: Column(frame.time))
 
 
 class _Compiler:
+    """One method a node of the tree; a node without a method is not let in."""
+
     def __init__(self, schema: Schema, keys: KeyTable | None) -> None:
         self.schema = schema
         self.keys = keys
         self.names: list[str] = []
+        self.of_key = False  # within a part that reads nothing but the key
 
-    def compile(self, node: ast.AST, depth: int) -> Part:
-        if depth > MAX_DEPTH:
-            raise ExpressionError(f"an expression may be nested at most {MAX_DEPTH} deep")
+    def compile(self, node: ast.AST) -> Part:
         method = getattr(self, f"_{type(node).__name__.lower()}", None)
         if method is None:
-            raise ExpressionError(f'"{ast.unparse(node)}" is not allowed in an expression')
-        part: Part = method(node, depth + 1)
-        return part
+            raise ExpressionError(f'"{_shown(node)}" is not allowed in an expression')
+        if self.of_key or self.keys is None or not self._reads_only_key(node):
+            part: Part = method(node)
+            return part
+        self.of_key = True
+        part = method(node)
+        self.of_key = False
+        assert self.schema.key is not None
+        return parts.by_code(part, self.schema.key, self.keys)
+
+    def _reads_only_key(self, node: ast.AST) -> bool:
+        """Whether each name in it is the key's, and no call is of the event time."""
+        key = self.schema.key
+        if key is None or key in self.schema.fields:
+            return False
+        names, calls = set(), set()
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Call):
+                calls.add(inner.func)
+                if not inner.args:
+                    return False
+            elif isinstance(inner, ast.Name):
+                names.add(inner)
+        return {name.id for name in names - calls} - set(_CONSTANTS) == {key}
 
     # --- leaves ---
 
-    def _constant(self, node: ast.Constant, _: int) -> Part:
+    def _constant(self, node: ast.Constant) -> Part:
         value = node.value
         if isinstance(value, bool):
-            kind = "bool"
-        elif isinstance(value, int):
-            if abs(value) >= 2**63:
-                raise ExpressionError(f"{value} is beyond 64 bits")
-            kind = "int"
-        elif isinstance(value, float):
+            return literal("bool", value)
+        if isinstance(value, int):
+            if not -(2**63) <= value < 2**63:
+                raise ExpressionError(f'"{_cut(str(value))}" is beyond 64 bits')
+            return literal("int", value)
+        if isinstance(value, float):
             if not np.isfinite(value):
                 raise ExpressionError("a number is too large")
-            kind = "float"
-        elif isinstance(value, str):
-            kind = "string"
-        else:
-            raise ExpressionError(f'"{ast.unparse(node)}" is not allowed in an expression')
-        return _literal(kind, value)
+            return literal("float", value)
+        if isinstance(value, str):
+            if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+                raise ExpressionError("a text holds half a character (a lone surrogate)")
+            return literal("string", value)
+        hint = "; is_missing(x) tells whether x is missing" if value is None else ""
+        raise ExpressionError(f'"{_shown(node)}" is not allowed in an expression{hint}')
 
-    def _name(self, node: ast.Name, _: int) -> Part:
-        name = node.id
-        if name in self.schema.fields:
+    def _name(self, node: ast.Name) -> Part:
+        # Python takes µ (the micro sign) and μ (the letter) for one in names; a field may be called either.
+        fields = self.schema.fields
+        same = (f for f in fields if unicodedata.normalize("NFKC", f) == node.id)
+        name = node.id if node.id in fields or node.id.isascii() else next(same, node.id)
+        if name in fields:
             self._read(name)
-            field = self.schema.fields[name]
+            field = fields[name]
             return Part(field.kind, field.optional, lambda frame: frame.columns[name], nan=field.nan)
         if name == self.schema.key and self.keys is not None:
             self._read(name)
-            names = self.keys.names
-            return Part("string", False, lambda frame: Column(functions.texts([names[c] for c in frame.key.tolist()])))
+            return Part("string", False, lambda frame: frame.columns[name])  # those of `by_code`
         if name == "time":
             self._read(name)
-            return Part("time", False, lambda frame: Column(frame.time))
+            return _event_time()
         if name in _CONSTANTS:
-            return _literal("bool", _CONSTANTS[name])
+            return literal("bool", _CONSTANTS[name])
         known = self.schema.names()
         raise ExpressionError(
             f'"{name}" is not a field of the input{did_you_mean(name, known)}; it has {", ".join(known)}'
@@ -169,183 +236,136 @@ class _Compiler:
 
     # --- logic ---
 
-    def _boolop(self, node: ast.BoolOp, depth: int) -> Part:
-        parts = [self._needs(value, "bool", depth) for value in node.values]
-        combine = _and if isinstance(node.op, ast.And) else _or
-        result = parts[0]
-        for part in parts[1:]:
-            result = _lift2(combine, result, part)
+    def _boolop(self, node: ast.BoolOp) -> Part:
+        join = parts.both if isinstance(node.op, ast.And) else parts.either
+        result, *others = [self._needs(value, "bool") for value in node.values]
+        for other in others:
+            result = join(result, other)
         return result
 
-    def _needs(self, node: ast.AST, kind: str, depth: int) -> Part:
-        part = self.compile(node, depth)
+    def _needs(self, node: ast.AST, kind: str) -> Part:
+        part = self.compile(node)
         if part.kind != kind:
-            raise ExpressionError(f'"{ast.unparse(node)}" is {_a(part.kind)}; {_a(kind)} is needed')
+            raise ExpressionError(f'"{_shown(node)}" is {_a(part.kind)}; {_a(kind)} is needed')
         return part
 
-    def _ifexp(self, node: ast.IfExp, depth: int) -> Part:
-        test = self._needs(node.test, "bool", depth)
-        yes, no = self.compile(node.body, depth), self.compile(node.orelse, depth)
-        kind = _common(yes, no, ast.unparse(node))
-        return functions.choose(test, yes, no, kind)
+    def _ifexp(self, node: ast.IfExp) -> Part:
+        test = self._needs(node.test, "bool")
+        yes, no = self.compile(node.body), self.compile(node.orelse)
+        if yes.kind == no.kind:
+            return parts.choose(test, yes, no, yes.kind)
+        if yes.kind in NUMBERS and no.kind in NUMBERS:
+            return parts.choose(test, yes, no, "float")
+        raise ExpressionError(f'"{_shown(node)}" gives {_a(yes.kind)} or {_a(no.kind)}: both sides must be of one kind')
 
     # --- comparison ---
 
-    def _compare(self, node: ast.Compare, depth: int) -> Part:
-        result: Part | None = None
-        left = node.left
-        for op, right in zip(node.ops, node.comparators, strict=True):
-            membership = isinstance(op, ast.In | ast.NotIn)
-            one = (self._membership if membership else self._one)(op, left, right, depth)
-            result = one if result is None else _lift2(_and, result, one)
-            left = right
-        assert result is not None
-        return result
-
-    def _one(self, op: ast.cmpop, left: ast.AST, right: ast.AST, depth: int) -> Part:
-        compare = _COMPARE.get(type(op))
-        if compare is None:
-            raise ExpressionError("use == and != to compare; `is` is not allowed in an expression")
-        a, b = self.compile(left, depth), self.compile(right, depth)
-        if a.kind != b.kind and not (a.kind in NUMBERS and b.kind in NUMBERS):
-            shown = f'"{ast.unparse(left)}" is {_a(a.kind)} and "{ast.unparse(right)}" is {_a(b.kind)}'
-            raise ExpressionError(f"{shown}: they cannot be compared")
+    def _compare(self, node: ast.Compare) -> Part:
+        if isinstance(node.ops[0], ast.In | ast.NotIn) and len(node.ops) == 1:
+            return self._membership(node)
+        for op in node.ops:
+            if type(op) not in _COMPARE:
+                raise ExpressionError(
+                    "`in` compares alone: join it to others by `and`"
+                    if isinstance(op, ast.In | ast.NotIn)
+                    else "use == and != to compare, and is_missing(x); `is` is not allowed in an expression"
+                )
+        ufuncs = [_COMPARE[type(op)] for op in node.ops]
+        nodes = [node.left, *node.comparators]
+        operands = _times(self.compile(n) for n in nodes)
+        for i in range(len(ufuncs)):
+            a, b = operands[i : i + 2]
+            if a.kind != b.kind and not (a.kind in NUMBERS and b.kind in NUMBERS):
+                shown = f'"{_shown(nodes[i])}" is {_a(a.kind)} and "{_shown(nodes[i + 1])}" is {_a(b.kind)}'
+                raise ExpressionError(f"{shown}: they cannot be compared")
+        if len(ufuncs) > 1:
+            return parts.chain(ufuncs, operands)
+        a, b = operands
         if a.literal is not None and b.literal is None:
-            return _compare_literal(_COMPARE[_MIRRORED[type(op)]], b, a.literal)
-        if b.literal is not None:
-            return _compare_literal(compare, a, b.literal)
-        return _lift2(lambda x, y: _compared(compare, x, y), a, b)
+            return parts.compare(_COMPARE[_MIRRORED[type(node.ops[0])]], b, a)
+        return parts.compare(ufuncs[0], a, b)
 
-    def _membership(self, op: ast.cmpop, left: ast.AST, right: ast.AST, depth: int) -> Part:
-        value = self.compile(left, depth)
-        if not isinstance(right, ast.Tuple | ast.List | ast.Set):
+    def _membership(self, node: ast.Compare) -> Part:
+        right = node.comparators[0]
+        value = self.compile(node.left)
+        if not isinstance(right, ast.Tuple | ast.List | ast.Set) or not right.elts:
             raise ExpressionError(
                 'after `in` comes a list of values: in ("open", "shut"); for a part of a text use contains()'
             )
-        items = [self.compile(item, depth) for item in right.elts]
-        for item, source in zip(items, right.elts, strict=True):
-            if item.literal is None:
-                raise ExpressionError(f'"{ast.unparse(source)}" in a list after `in` must be a plain value')
-            if item.kind != value.kind and not (item.kind in NUMBERS and value.kind in NUMBERS):
-                raise ExpressionError(
-                    f'"{ast.unparse(source)}" is {_a(item.kind)}; the list is compared with {_a(value.kind)}'
-                )
-        literals = [item.literal for item in items]
-        inverse = isinstance(op, ast.NotIn)
+        found = among(value, [self._member(item, value) for item in right.elts])
+        return parts.opposite(found) if isinstance(node.ops[0], ast.NotIn) else found
 
-        def member(x: Column) -> Column:
-            found = np.isin(x.values, literals) if x.values.dtype != object else functions.among(x.values, literals)
-            return Column(~found if inverse else found, x.present)
-
-        return Part("bool", value.optional, lambda frame: member(value.evaluate(frame)))
+    def _member(self, node: ast.AST, value: Part) -> Any:
+        item = self.compile(node)
+        if item.literal is None:
+            raise ExpressionError(f'"{_shown(node)}" in a list after `in` must be a plain value')
+        if item.kind != value.kind and not (item.kind in NUMBERS and value.kind in NUMBERS):
+            raise ExpressionError(f'"{_shown(node)}" is {_a(item.kind)}; the list is compared with {_a(value.kind)}')
+        return item.literal
 
     # --- arithmetic ---
 
-    def _unaryop(self, node: ast.UnaryOp, depth: int) -> Part:
+    def _unaryop(self, node: ast.UnaryOp) -> Part:
         if isinstance(node.op, ast.Not):
-            part = self._needs(node.operand, "bool", depth)
-            return _lift1(lambda x: Column(~x.values, x.present), part)
-        part = self._number(node.operand, depth)
+            return parts.opposite(self._needs(node.operand, "bool"))
+        if isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant) and node.operand.value == 2**63:
+            return literal("int", -(2**63))  # its positive one would be beyond 64 bits
+        part = self._number(node.operand)
         if isinstance(node.op, ast.UAdd):
             return part
         if not isinstance(node.op, ast.USub):
-            raise ExpressionError(f'"{ast.unparse(node)}" is not allowed in an expression')
-        if part.literal is not None:
-            return _literal(part.kind, -part.literal)
-        return functions.arithmetic("-", _literal(part.kind, 0), part)
+            raise ExpressionError(f'"{_shown(node)}" is not allowed in an expression')
+        return parts.negative(part)
 
-    def _number(self, node: ast.AST, depth: int) -> Part:
-        part = self.compile(node, depth)
+    def _number(self, node: ast.AST) -> Part:
+        return self._as_number(self.compile(node), node)
+
+    def _as_number(self, part: Part, node: ast.AST) -> Part:
         if part.kind not in NUMBERS:
-            raise ExpressionError(f'"{ast.unparse(node)}" is {_a(part.kind)}; a number is needed')
+            raise ExpressionError(f'"{_shown(node)}" is {_a(part.kind)}; a number is needed')
         return part
 
-    def _binop(self, node: ast.BinOp, depth: int) -> Part:
-        sign = functions.SIGNS.get(type(node.op).__name__)
+    def _binop(self, node: ast.BinOp) -> Part:
+        sign = parts.SIGNS.get(type(node.op).__name__)
         if sign is None:
-            raise ExpressionError(f'"{ast.unparse(node)}" is not allowed in an expression')
-        a, b = self._number(node.left, depth), self._number(node.right, depth)
+            word = _WORDS.get(type(node.op))
+            hint = f" (did you mean `{word}`?)" if word else ""
+            raise ExpressionError(f'"{_shown(node)}" is not allowed in an expression{hint}')
+        a, b = self.compile(node.left), self.compile(node.right)
+        if sign == "-" and a.kind == b.kind == "time":
+            return parts.seconds(a, b)
+        self._as_number(a, node.left)
+        self._as_number(b, node.right)
         if sign == "**" and b.literal is not None and abs(b.literal) > MAX_POWER:
             raise ExpressionError(f"a power may be at most {MAX_POWER}")
-        return functions.arithmetic(sign, a, b)
+        return parts.arithmetic(sign, a, b)
 
     # --- functions ---
 
-    def _call(self, node: ast.Call, depth: int) -> Part:
+    def _call(self, node: ast.Call) -> Part:
         if not isinstance(node.func, ast.Name) or node.keywords:
-            raise ExpressionError(f'"{ast.unparse(node)}" is not allowed in an expression')
+            raise ExpressionError(f'"{_shown(node)}" is not allowed in an expression')
         name = node.func.id
-        function = functions.FUNCTIONS.get(name)
+        function = FUNCTIONS.get(name)
         if function is None:
-            raise ExpressionError(f'there is no function "{name}"{did_you_mean(name, functions.FUNCTIONS)}')
-        parts = [self.compile(argument, depth) for argument in node.args]
-        if function.default_time and not parts:
-            parts = [Part("time", False, lambda frame: Column(frame.time))]
-        return function.build(name, parts)
+            raise ExpressionError(f'there is no function "{name}"{did_you_mean(name, FUNCTIONS)}')
+        arguments = [self.compile(argument) for argument in node.args]
+        if function.default_time and not arguments:
+            self._read("time")
+            arguments = [_event_time()]
+        return function.build(name, arguments)
 
 
-def _literal(kind: str, value: Any) -> Part:
-    def evaluate(frame: Frame) -> Column:
-        values: Array = np.full(len(frame), value, DTYPES[kind])
-        return Column(values)
-
-    return Part(kind, False, evaluate, value)
-
-
-def _lift1(function: Callable[[Column], Column], a: Part) -> Part:
-    inner = a.evaluate
-    return Part("bool", a.optional, lambda frame: function(inner(frame)))
+def _times(operands: Iterable[Part]) -> list[Part]:
+    """What is compared, plain text beside a time being taken as a time."""
+    found = list(operands)
+    if all(p.kind != "time" for p in found):
+        return found
+    return [_instant(p.literal) if p.kind == "string" and p.literal is not None else p for p in found]
 
 
-def _lift2(function: Callable[[Column, Column], Column], a: Part, b: Part) -> Part:
-    left, right = a.evaluate, b.evaluate
-    return Part("bool", a.optional or b.optional, lambda frame: function(left(frame), right(frame)))
-
-
-def _and(a: Column, b: Column) -> Column:
-    """False wins over unknown; a value that is not known is held as False."""
-    if a.present is None and b.present is None:
-        return Column(a.values & b.values)
-    known_a, known_b = a.known(), b.known()
-    false = (known_a & ~a.values) | (known_b & ~b.values)
-    true = known_a & known_b & a.values & b.values
-    return Column(true, true | false)
-
-
-def _or(a: Column, b: Column) -> Column:
-    if a.present is None and b.present is None:
-        return Column(a.values | b.values)
-    known_a, known_b = a.known(), b.known()
-    true = (known_a & a.values) | (known_b & b.values)
-    false = known_a & known_b & ~a.values & ~b.values
-    return Column(true, true | false)
-
-
-def _compared(compare: Callable[[Any, Any], Any], a: Column, b: Column) -> Column:
-    values = np.asarray(compare(a.values, b.values), np.bool_)
-    return Column(values, _both(a.present, b.present))
-
-
-def _compare_literal(compare: Callable[[Any, Any], Any], a: Part, literal: Any) -> Part:
-    inner = a.evaluate
-    if a.kind == "string":
-        # Object arrays compare item by item and give objects.
-        def strings(frame: Frame) -> Column:
-            values, present = inner(frame)
-            return Column(np.asarray(compare(values, literal), np.bool_), present)
-
-        return Part("bool", a.optional, strings)
-
-    def numbers(frame: Frame) -> Column:
-        values, present = inner(frame)
-        return Column(compare(values, literal), present)
-
-    return Part("bool", a.optional, numbers)
-
-
-def _common(a: Part, b: Part, shown: str) -> str:
-    if a.kind == b.kind:
-        return a.kind
-    if a.kind in NUMBERS and b.kind in NUMBERS:
-        return "float"
-    raise ExpressionError(f'"{shown}" gives {_a(a.kind)} or {_a(b.kind)}: both sides must be of one kind')
+def _instant(text: str) -> Part:
+    ns = instant(text)
+    if ns is None:
+        raise ExpressionError(f'"{_cut(text)}" is not a time; write it as "2024-05-01T12:00:00Z"')
+    return literal("time", ns)
