@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from pipeline.component import Operator, OperatorContext, Settings
 from pipeline.frame import Frame
 
 
 class FilterSettings(Settings, frozen=True):
-    where: str
+    where: Annotated[str, Meta(description="What must be true of a reading.")]
 
 
 class Filter(Operator):
@@ -21,8 +25,8 @@ class Filter(Operator):
         input = "greenhouse"
         where = "temperature >= -40"
 
-    Unknown is not enough: a reading whose condition meets a missing value does not pass.
-    State: none.
+    Unknown is not enough: a reading whose condition meets a missing value does not pass, unless `or` or `is_missing` makes it
+    true all the same. State: none.
     """
 
     def __init__(self, settings: FilterSettings, context: OperatorContext) -> None:

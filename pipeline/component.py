@@ -87,13 +87,13 @@ class OperatorContext(Context):
         """The fields of the input."""
         return self.schema.fields
 
-    def expression(self, text: str, setting: str, want: str | None = None) -> Expression:
-        """`text` compiled over the input's fields; `want` is the kind it must give ("bool"). A wrong one is reported as
-        a problem of `setting`, and what comes back gives missing values, so that construction goes on."""
+    def expression(self, text: str, setting: str, want: str | None = None, schema: Schema | None = None) -> Expression:
+        """`text` compiled over the fields of `schema` (None: the input's); `want` is the kind it must give ("bool"). A wrong
+        one is reported as a problem of `setting`, and what comes back gives missing values, so that construction goes on."""
         from pipeline.expression import ExpressionError, compile_expression, constant
 
         try:
-            return compile_expression(text, self.schema, want, self.keys)
+            return compile_expression(text, schema or self.schema, want, self.keys)
         except ExpressionError as error:
             self.problem(setting, str(error))
             return constant(want or "float")

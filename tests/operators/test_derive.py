@@ -22,6 +22,21 @@ def test_fields_are_put_in_the_place_of_others_and_dropped() -> None:
     assert [(r["high"], "value" in r) for r in rows] == [(False, False), (True, False)]
 
 
+def test_keep_names_all_that_goes_on() -> None:
+    """Fields that were set only to compute others need not go on; the key and the time always do."""
+    rows = run(Derive, {"set": {"twice": "value * 2", "more": "twice + 1"}, "keep": ["more"]}, "a1 b-")
+    assert [{name: row[name] for name in row if name not in ("time", "key")} for row in rows] == [
+        {"more": 3},
+        {"more": None},
+    ]
+    assert [row["key"] for row in rows] == ["a", "b"]
+
+
+def test_a_new_field_may_take_the_name_of_one_that_it_reads() -> None:
+    rows = run(Derive, {"set": {"value": "value + 1", "again": "value"}}, "a1")
+    assert [(row["value"], row["again"]) for row in rows] == [(2, 2)]
+
+
 def test_what_comes_out_has_its_kind() -> None:
     context = OperatorContext("d", SCHEMA, KeyTable())
     made = Derive(
@@ -39,3 +54,16 @@ def test_mistakes_are_named() -> None:
     Derive(DeriveSettings(set={"id": "n", "x": "celsuis"}, drop=("m",)), context)
     assert [setting for setting, _ in context.problems] == ["set.id", "set.x", "drop"]
     assert 'did you mean "celsius"' in context.problems[1][1]
+    Derive(DeriveSettings(drop=("n",), keep=("celsuis",)), context)
+    assert context.problems[3:] == [
+        ("keep", 'either "drop" or "keep"'),
+        ("keep", '"celsuis" is not a field (did you mean "celsius"?)'),
+    ]
+
+
+def test_the_input_keeps_its_schema() -> None:
+    """What is set is known to later expressions, not to whoever else looks at the input."""
+    context = OperatorContext("d", SCHEMA, KeyTable())
+    Derive(DeriveSettings(set={"f": "celsius + 1", "g": "f + 1"}), context)
+    assert context.schema is SCHEMA
+    assert context.problems == []
