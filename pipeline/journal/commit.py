@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from pipeline.journal.schema import FORMAT, TABLES
+from pipeline.journal.schema import FORMAT, MIGRATIONS, TABLES
 
 log = logging.getLogger("headwater")
 
@@ -101,13 +101,21 @@ class Store:
         self._thread.start()
 
     def _prepare(self) -> None:
+        """New tables, or those of an earlier format brought up to this one, in one transaction."""
         found = self.connection.pragma("user_version")
-        if found == 0:
-            with self.connection:
+        if found == FORMAT:
+            return
+        if found > FORMAT:
+            raise StateInUse(
+                f"{self._place} was written by a later Headwater (format {found}; this one knows up to {FORMAT}): "
+                "install that version again, or start with another state folder"
+            )
+        with self.connection:
+            for earlier in range(found, FORMAT) if found else ():
+                self.connection.execute(MIGRATIONS[earlier])
+            if not found:
                 self.connection.execute(TABLES)
-                self.connection.pragma("user_version", FORMAT)
-        elif found != FORMAT:
-            raise StateInUse(f"{self._place} has format {found}; this Headwater reads format {FORMAT}")
+            self.connection.pragma("user_version", FORMAT)
 
     # --- from the loop ---
 

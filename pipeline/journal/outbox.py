@@ -47,18 +47,10 @@ def put(db: apsw.Connection, sink: str, stream: str, frame: Frame, *, keep: bool
 
 
 def status(db: apsw.Connection, sink: str) -> Waiting:
-    total = "SELECT coalesce(sum(rows), 0), coalesce(sum(length(data)), 0), min(clock) FROM outbox WHERE sink = ?"
+    total = "SELECT coalesce(sum(rows - sent), 0), coalesce(sum(size), 0), min(clock) FROM outbox WHERE sink = ?"
     ((count, size, oldest),) = list(db.execute(total, (sink,)))
-    count -= _sent_of_first(db, sink)
     totals = list(db.execute("SELECT sent, refused, dropped FROM delivered WHERE sink = ?", (sink,)))
     return Waiting(count, size, oldest, *(totals[0] if totals else (0, 0, 0)))
-
-
-def _sent_of_first(db: apsw.Connection, sink: str) -> int:
-    """Rows of the oldest entry that earlier batches have taken."""
-    for (row,) in db.execute("SELECT row FROM outbox_start WHERE sink = ?", (sink,)):
-        return int(row)
-    return 0
 
 
 def unfinished(db: apsw.Connection, sink: str) -> Bounds | None:
@@ -71,14 +63,13 @@ def unfinished(db: apsw.Connection, sink: str) -> Bounds | None:
 
 def begin(db: apsw.Connection, sink: str, key: str, limit: int, older_than: int) -> Bounds | None:
     """Write down the next batch: up to `limit` rows, oldest first. None if there are fewer and none came before `older_than`."""
-    start = _sent_of_first(db, sink)
     first = last = None
-    taken = 0
+    start = taken = 0
     oldest = None
-    for entry, count, clock in db.execute("SELECT id, rows, clock FROM outbox WHERE sink = ? ORDER BY id", (sink,)):
+    waiting = "SELECT id, rows, sent, clock FROM outbox WHERE sink = ? ORDER BY id"
+    for entry, count, skip, clock in db.execute(waiting, (sink,)):
         if first is None:
-            first, oldest = entry, clock
-        skip = start if entry == first else 0
+            first, start, oldest = entry, skip, clock
         last, last_row = entry, min(count, skip + limit - taken)
         taken += last_row - skip
         if taken >= limit:
@@ -86,7 +77,10 @@ def begin(db: apsw.Connection, sink: str, key: str, limit: int, older_than: int)
     if first is None or last is None or (taken < limit and oldest is not None and oldest > older_than):
         return None
     bounds = Bounds(key, first, start, last, last_row, 0)
-    db.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, 0)", (key, sink, first, start, last, last_row))
+    columns = "key, sink, first_id, first_row, last_id, last_row, attempts"
+    db.execute(
+        f"INSERT INTO batches ({columns}) VALUES (?, ?, ?, ?, ?, ?, 0)", (key, sink, first, start, last, last_row)
+    )
     return bounds
 
 
@@ -122,7 +116,7 @@ def finish(db: apsw.Connection, sink: str, bounds: Bounds, count: int, *, delive
     whole = bool(last_of_entry) and last_of_entry[0][0] == bounds.last_row
     gone = bounds.last_id if whole else bounds.last_id - 1
     db.execute("DELETE FROM outbox WHERE sink = ? AND id BETWEEN ? AND ?", (sink, bounds.first_id, gone))
-    db.execute("REPLACE INTO outbox_start VALUES (?, ?)", (sink, 0 if whole else bounds.last_row))
+    db.execute("UPDATE outbox SET sent = ? WHERE id = ?", (bounds.last_row, bounds.last_id))
     db.execute("DELETE FROM batches WHERE key = ?", (bounds.key,))
     _count(db, sink, sent=count if delivered else 0, refused=0 if delivered else count)
 
@@ -142,20 +136,16 @@ def make_room(db: apsw.Connection, sink: str, limit: int) -> int:
     """Drop the oldest entries beyond `limit` bytes, but for those to keep and those of a batch under way. How many rows."""
     under_way = unfinished(db, sink)
     after = under_way.last_id if under_way else 0
-    ((size,),) = list(db.execute("SELECT coalesce(sum(length(data)), 0) FROM outbox WHERE sink = ?", (sink,)))
-    start = _sent_of_first(db, sink)
-    ((first,),) = list(db.execute("SELECT min(id) FROM outbox WHERE sink = ?", (sink,)))
+    ((size,),) = list(db.execute("SELECT coalesce(sum(size), 0) FROM outbox WHERE sink = ?", (sink,)))
     dropped = 0
-    entries = "SELECT id, rows, length(data) FROM outbox WHERE sink = ? AND id > ? AND NOT keep ORDER BY id"
+    entries = "SELECT id, rows - sent, size FROM outbox WHERE sink = ? AND id > ? AND NOT keep ORDER BY id"
     gone = []
     for entry, count, length in db.execute(entries, (sink, after)):
         if size <= limit:
             break
         gone.append((entry,))
-        dropped += count - (start if entry == first else 0)
+        dropped += count
         size -= length
-        if entry == first:
-            db.execute("REPLACE INTO outbox_start VALUES (?, 0)", (sink,))
     db.executemany("DELETE FROM outbox WHERE id = ?", gone)
     if dropped:
         _count(db, sink, dropped=dropped)
@@ -164,7 +154,7 @@ def make_room(db: apsw.Connection, sink: str, limit: int) -> int:
 
 def _count(db: apsw.Connection, sink: str, *, sent: int = 0, refused: int = 0, dropped: int = 0) -> None:
     db.execute(
-        "INSERT INTO delivered VALUES (?, ?, ?, ?) ON CONFLICT (sink) DO UPDATE SET "
+        "INSERT INTO delivered (sink, sent, refused, dropped) VALUES (?, ?, ?, ?) ON CONFLICT (sink) DO UPDATE SET "
         "sent = sent + excluded.sent, refused = refused + excluded.refused, dropped = dropped + excluded.dropped",
         (sink, sent, refused, dropped),
     )

@@ -1,6 +1,10 @@
-"""Every table of the state folder's one database, `headwater.db`, and the number of its format."""
+"""Every table of the state folder's one database, `headwater.db`, the number of its format, and the way from each earlier one.
 
-FORMAT = 1
+A change of the tables: raise `FORMAT`, change `TABLES`, say in `MIGRATIONS` how the format before becomes the new one, and
+keep a database of the format before in `tests/pipeline/journal/formats/`.
+"""
+
+FORMAT = 2
 
 TABLES = """
 -- single facts: format, the text of the pipeline file that the journal was written with
@@ -23,9 +27,11 @@ CREATE TABLE frames (
     rows INTEGER NOT NULL,
     first INTEGER NOT NULL,
     last INTEGER NOT NULL,
-    data BLOB NOT NULL
+    data BLOB NOT NULL,
+    unsure INTEGER NOT NULL DEFAULT 0,  -- 1: its times are this device's, from when its clock was not to be trusted
+    size INTEGER GENERATED ALWAYS AS (length(data)) VIRTUAL
 );
-CREATE INDEX frames_by_stream ON frames (stream, last, first, rows) WHERE history;
+CREATE INDEX frames_by_stream ON frames (stream, last, first, rows, size, unsure) WHERE history;
 CREATE INDEX frames_by_step ON frames (step) WHERE journal;
 
 -- the checkpoint: the state of each node after one step
@@ -55,11 +61,14 @@ CREATE TABLE outbox (
     keep INTEGER NOT NULL,      -- 1: never dropped to make room
     rows INTEGER NOT NULL,
     clock INTEGER NOT NULL,     -- when it was put here, ns
-    data BLOB NOT NULL
+    data BLOB NOT NULL,
+    sent INTEGER NOT NULL DEFAULT 0,    -- how many of its rows earlier batches have taken
+    level INTEGER NOT NULL DEFAULT 0,   -- 0: rows as they came; else thinned, to intervals of this level
+    size INTEGER GENERATED ALWAYS AS (length(data)) VIRTUAL
 );
-CREATE INDEX outbox_by_sink ON outbox (sink, id);
+CREATE INDEX outbox_by_sink ON outbox (sink, id, keep, level, rows, sent, size, clock);
 
--- the bounds of a batch, written before its first try: [first_id:first_row, last_id:last_row)
+-- the bounds of a batch, written before its first try: [first_id:first_row, last_id:last_row), of the entries of its lane
 CREATE TABLE batches (
     key TEXT PRIMARY KEY,
     sink TEXT NOT NULL,
@@ -67,14 +76,26 @@ CREATE TABLE batches (
     first_row INTEGER NOT NULL,
     last_id INTEGER NOT NULL,
     last_row INTEGER NOT NULL,
-    attempts INTEGER NOT NULL
+    attempts INTEGER NOT NULL,
+    lane TEXT NOT NULL DEFAULT 'all',       -- all | kept | rows: which entries between its bounds belong to it
+    recovered INTEGER NOT NULL DEFAULT 0    -- 1: its rows waited while the peer could not be reached
 ) WITHOUT ROWID;
 
--- how many rows of a sink's oldest entry earlier batches have taken
-CREATE TABLE outbox_start (sink TEXT PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID;
+-- whether a sink's peer can be reached, and which entries waited while it could not
+CREATE TABLE outages (
+    sink TEXT PRIMARY KEY,
+    failing INTEGER NOT NULL,   -- 1: the last try failed
+    backlog INTEGER NOT NULL    -- the last entry that waited while it could not be reached
+) WITHOUT ROWID;
 
--- totals per delivering sink that outlive a restart
-CREATE TABLE delivered (sink TEXT PRIMARY KEY, sent INTEGER, refused INTEGER, dropped INTEGER) WITHOUT ROWID;
+-- totals per delivering sink that outlive a restart, in rows
+CREATE TABLE delivered (
+    sink TEXT PRIMARY KEY,
+    sent INTEGER,
+    refused INTEGER,
+    dropped INTEGER,
+    thinned INTEGER NOT NULL DEFAULT 0      -- that others now stand for
+) WITHOUT ROWID;
 
 -- dead letters: readings refused, rows that failed in an operator, rows that a peer refused
 CREATE TABLE dead (
@@ -85,3 +106,27 @@ CREATE TABLE dead (
     row TEXT NOT NULL
 );
 """
+
+# What makes a database of the format before into one of format N + 1.
+MIGRATIONS = {
+    1: """
+ALTER TABLE frames ADD COLUMN unsure INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE frames ADD COLUMN size INTEGER GENERATED ALWAYS AS (length(data)) VIRTUAL;
+DROP INDEX frames_by_stream;
+CREATE INDEX frames_by_stream ON frames (stream, last, first, rows, size, unsure) WHERE history;
+
+ALTER TABLE outbox ADD COLUMN sent INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outbox ADD COLUMN level INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outbox ADD COLUMN size INTEGER GENERATED ALWAYS AS (length(data)) VIRTUAL;
+DROP INDEX outbox_by_sink;
+CREATE INDEX outbox_by_sink ON outbox (sink, id, keep, level, rows, sent, size, clock);
+UPDATE outbox SET sent = coalesce((SELECT row FROM outbox_start WHERE outbox_start.sink = outbox.sink), 0)
+    WHERE id IN (SELECT min(id) FROM outbox GROUP BY sink);
+DROP TABLE outbox_start;
+
+ALTER TABLE batches ADD COLUMN lane TEXT NOT NULL DEFAULT 'all';
+ALTER TABLE batches ADD COLUMN recovered INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE outages (sink TEXT PRIMARY KEY, failing INTEGER NOT NULL, backlog INTEGER NOT NULL) WITHOUT ROWID;
+ALTER TABLE delivered ADD COLUMN thinned INTEGER NOT NULL DEFAULT 0;
+""",
+}

@@ -97,9 +97,9 @@ class Outbox(RuleBasedStateMachine):
         self.waiting = [(v, kept) for v, kept in self.waiting if v in left]
 
     def _left(self) -> list[int]:
-        found = outbox.Bounds("", 0, outbox._sent_of_first(self.db, SINK), 2**62, 0, 0)
-        ((first,),) = list(self.db.execute("SELECT min(id) FROM outbox WHERE sink = ?", (SINK,)))
-        return [] if first is None else values(outbox.load(self.db, SINK, found._replace(first_id=first)))
+        for first, sent in self.db.execute("SELECT id, sent FROM outbox WHERE sink = ? ORDER BY id LIMIT 1", (SINK,)):
+            return values(outbox.load(self.db, SINK, outbox.Bounds("", first, sent, 2**62, 0, 0)))
+        return []
 
     @invariant()
     def every_row_that_waits_is_there_in_order(self) -> None:
