@@ -5,9 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READINGS ?= 1000000
 KILLS ?= 1000
+SEEDS ?= 1000
+MINUTES ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench kills clean
+.PHONY: help run test check format bench kills soak simulate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -41,6 +43,12 @@ bench: $(VENV)/dev.stamp ## the reference job, beside a bare loop over its lines
 
 kills: $(VENV)/dev.stamp ## kill a real pipeline again and again (KILLS=1000)
 	KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_kill.py
+
+simulate: $(VENV)/dev.stamp ## the whole engine on a simulated disk, clock and network (SEEDS=1000)
+	SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation
+
+soak: $(VENV)/dev.stamp ## a steady load with faults; prints what grows (MINUTES=60)
+	$(BIN)/python tests/soak.py --minutes $(MINUTES)
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
