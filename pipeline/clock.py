@@ -21,6 +21,34 @@ class RealClock:
         return time.monotonic_ns()
 
 
+KNOWN_S = 1_767_225_600  # 2026-01-01: a clock that says less has not been set since the device was switched on
+
+
+class ArrivalClock:
+    """The times that readings get which bring none: the wall clock's, but never falling.
+
+    A device without a battery wakes up in 1970, or where it went to sleep; a clock may be set back by hours. Times that fell
+    with it would make every reading late that comes until they are made up for. So they go on from the last one, at half
+    the pace, until the clock has caught up. Meanwhile, and before the clock was ever set, they are `unsure`.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.last = -(2**63) + 1  # the newest time given; part of the state, so that a restart goes on from there
+        self._at = clock.monotonic()
+
+    def stamp(self) -> int:
+        """ns since 1970, in whole milliseconds: finer is noise of the network, and costs bytes in every row."""
+        wall, now = self.clock.wall(), self.clock.monotonic()
+        passed, self._at = now - self._at, now
+        self.last = wall if wall >= self.last else self.last + passed // 2
+        return self.last // 1_000_000 * 1_000_000
+
+    def unsure(self, wall: int) -> bool:
+        """True if the clock, which says `wall`, has not been set, or was set back behind times that were given before."""
+        return wall < KNOWN_S * 1_000_000_000 or wall < self.last
+
+
 class VirtualClock:
     """Stands still until told: for tests and replays."""
 

@@ -435,6 +435,7 @@ class StreamInfo:
     oldest: int | None = None
     newest: int | None = None
     keys: list[str] = field(default_factory=list)
+    unsure: int = 0  # rows that were dated by this device's clock when it was not to be trusted
 
 
 class Services(Protocol):

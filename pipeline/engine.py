@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 import orjson
 
+from pipeline.clock import ArrivalClock
 from pipeline.component import Receipt
 from pipeline.frame import NEVER, NO_PROGRESS, Frame, decode, rows
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order
@@ -25,6 +26,7 @@ from pipeline.intake import Arrived, Intake, Tick, number, payloads_of, refused_
 from pipeline.journal import history, state
 from pipeline.journal.files import Files
 from pipeline.latest import Latest
+from pipeline.merge import FAR
 from pipeline.writes import Writes
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ IN_FLIGHT = 2  # steps handed to the writer and not yet durable: one being writt
 CHECKPOINT_STEPS = 2_000  # a restart replays at most about this many steps
 CHECKPOINT_BYTES = 32_000_000  # or Frames of this size
 CHECKPOINT_NS = 300_000_000_000  # or five minutes
+PRUNE_NS = 60_000_000_000  # so often at least is the history cut to its limits, while something comes
 HEARTBEAT_NS = 1_000_000_000  # while something waits for time to pass, time is looked at this often
 PAUSE_NS = 2_500_000_000  # a heartbeat later than this: the process was stopped, and nobody listened meanwhile
 FAILED = "the engine stopped before this was durable"
@@ -53,13 +56,14 @@ class Engine:
         self.store = store
         self.clock = clock
         self.settings = config.pipeline
+        self.arrivals = ArrivalClock(clock)
         self.files = Files(sync=config.pipeline.durability == "power")
         self.number = 0  # of the last step
         self.next_seq = 0
         self.order = Order()
         self._awake = asyncio.Event()
         self.intakes = {
-            name: Intake(name, source, BoundedInbox(self.order, clock, self.wake))
+            name: Intake(name, source, BoundedInbox(self.order, self.arrivals, self.wake))
             for name, source in graph.sources.items()
         }
         self.latest: dict[str, Latest] = {}
@@ -68,9 +72,13 @@ class Engine:
         self.stopping = False
         self.failed: BaseException | None = None
         self.in_flight = 0
+        self.stamped = graph.reached_from(  # streams that are dated by this device's clock
+            n for n, node in config.nodes.items() if node.kind == "source" and not getattr(node.settings, "time", None)
+        )
         self.known_keys = len(graph.keys)  # how many are in the database, or on their way there
         self.steps_since = self.bytes_since = 0  # the last checkpoint
-        self.checkpoint_at = self.committed_at = self.now = clock.monotonic()
+        self.recorded_since = 0  # bytes put into the history since it was last cut to its limits
+        self.checkpoint_at = self.committed_at = self.pruned_at = self.now = clock.monotonic()
         self._beating = False  # time is being looked at: a long gap means that the process was stopped
 
     def keep_latest(self, stream: str) -> None:
@@ -99,6 +107,8 @@ class Engine:
             if self.in_flight < IN_FLIGHT and self._may_commit() and self._something_to_do():
                 self.step()
                 await asyncio.sleep(0)
+                if self._prune_due():
+                    self._prune()
                 if self._checkpoint_due():
                     await self._checkpoint()
                 continue
@@ -202,12 +212,14 @@ class Engine:
         """Take what waits, push it through the graph, hand the result to the writer."""
         self._look_at_time()
         clock = self.clock.wall()
-        arrived = self._decode(clock)
+        unsure = self.arrivals.unsure(clock)
+        arrived = self._decode(clock, self._latest(clock))
         numbers = dict(zip(arrived, number(list(arrived.values()), self.next_seq), strict=True)) if arrived else {}
         self.next_seq += sum(map(len, numbers.values()))
         self.number += 1
-        entry = state.Entry(clock, self.next_seq, {})
+        entry = state.Entry(clock, self.next_seq, {}, self.arrivals.last)
         writes = Writes(self.files, self.number, entry)
+        writes.unsure = self.stamped if unsure else ()
         frames: dict[str, Frame] = {}
         for name, intake in self.intakes.items():
             if name in arrived:
@@ -227,11 +239,15 @@ class Engine:
         self._push(frames, writes)
         self._commit(writes, arrived, frames)
 
-    def _decode(self, clock: int) -> dict[str, Arrived]:
+    def _latest(self, clock: int) -> int:
+        """What is dated after this is refused. A clock that is not to be trusted cannot say what lies ahead of it."""
+        return FAR if self.arrivals.unsure(clock) else clock + self.settings.max_future
+
+    def _decode(self, clock: int, latest: int) -> dict[str, Arrived]:
         arrived = {}
         for name, intake in self.intakes.items():
             if waiting := intake.inbox.take():
-                arrived[name] = intake.decode(waiting, self.graph.keys, clock, self.settings.max_future)
+                arrived[name] = intake.decode(waiting, self.graph.keys, clock, latest)
         return arrived
 
     def _journal(self, intake: Intake, arrived: Arrived | None, frame: Frame, writes: Writes) -> None:
@@ -284,6 +300,9 @@ class Engine:
         writes.requests = [(i, w.payload.request, r) for i, w, r in receipts if w.payload.request is not None]
         self.in_flight += 1
         self.steps_since += 1
+        self.recorded_since += sum(
+            history.FRAME_BYTES + 8 * len(f) * (3 + len(f.columns)) for f in writes.history.values()
+        )
         self.committed_at = self.clock.monotonic()
 
         def done(_: Any, error: BaseException | None) -> None:
@@ -339,11 +358,34 @@ class Engine:
 
     def _write_checkpoint(self, db: apsw.Connection, step: int, states: dict[str, Any], clock: int) -> None:
         state.checkpoint(db, step, states)
+        self._cut_history(db, clock)
+
+    # --- the history's limits ---
+
+    def _prune_due(self) -> bool:
+        """Often enough that the history is never more than a fiftieth beyond its size, or a minute beyond its time."""
+        sizes = [size for sink in self.graph.sinks.values() if (size := getattr(sink, "max_size", None))]
+        if sizes and self.recorded_since > min(sizes) // 50:
+            return True
+        return self.now - self.pruned_at >= PRUNE_NS
+
+    def _prune(self) -> None:
+        self.recorded_since, self.pruned_at = 0, self.now
+        clock = self.clock.wall()
+
+        def done(_: Any, error: BaseException | None) -> None:
+            self.in_flight -= 1
+            self.failed = self.failed or error
+            self.wake()
+
+        self.in_flight += 1
+        self.store.submit(lambda db: self._cut_history(db, clock), done)
+
+    def _cut_history(self, db: apsw.Connection, clock: int) -> None:
         for sink in self.graph.sinks.values():
             retention, size = getattr(sink, "retention", None), getattr(sink, "max_size", None)
-            for stream in sink.context.inputs:
-                if retention or size:
-                    history.prune(db, stream, clock - retention if retention else None, size)
+            if retention or size:
+                history.prune(db, list(sink.context.inputs), clock - retention if retention else None, size)
 
     # --- recovery (recovery.py says when) ---
 
@@ -352,6 +394,7 @@ class Engine:
         self.graph.restore(states)
         own = states.get(".engine", {"next_seq": 0, "sources": {}})
         self.next_seq = own["next_seq"]
+        self.arrivals.last = own.get("stamp", self.arrivals.last)
         for name, (newest, watermark, quiet) in own["sources"].items():
             if intake := self.intakes.get(name):
                 intake.newest, intake.watermark, intake.quiet = newest, watermark, quiet
@@ -363,6 +406,7 @@ class Engine:
         """Push a step of the journal again. What comes out was committed with it and is thrown away."""
         frames: dict[str, Frame] = {}
         writes = Writes(self.files, step, entry)
+        self.arrivals.last = entry.stamp or self.arrivals.last
         for name, intake in self.intakes.items():
             part = entry.parts.get(name) or state.Part(watermark=intake.watermark, quiet=intake.quiet)
             tick = Tick(entry.clock, entry.first_seq, part.watermark, part.quiet, part.ended)
@@ -380,7 +424,7 @@ class Engine:
     def _again(self, intake: Intake, part: state.Part, tick: Tick, db: apsw.Connection) -> tuple[Frame, Arrived | None]:
         if part.read:
             payloads = payloads_of(intake.source.reread(part.start, part.end))
-            arrived = intake.decode(payloads, self.graph.keys, tick.clock, self.settings.max_future)
+            arrived = intake.decode(payloads, self.graph.keys, tick.clock, self._latest(tick.clock))
             (seq,) = number([arrived], tick.next_seq - len(arrived.time))
             return intake.frame(arrived, seq, self.settings.disorder, tick), arrived
         if part.frame is None:
@@ -393,6 +437,7 @@ class Engine:
         states: dict[str, Any] = dict(self.graph.snapshot())
         states[".engine"] = {
             "next_seq": self.next_seq,
+            "stamp": self.arrivals.last,
             "sources": {n: [i.newest, i.watermark, i.quiet] for n, i in self.intakes.items()},
         }
         states |= {f"{stream}.latest": latest.snapshot() for stream, latest in self.latest.items()}

@@ -8,7 +8,7 @@ operator's edge, the guilty rows are set aside with the reason, and the others g
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import reactivex
@@ -224,6 +224,14 @@ class Graph:
         """The sources and sinks that answer over HTTP."""
         parts: list[Source | Sink] = [*self.sources.values(), *self.sinks.values()]
         return [part for part in parts if part.needs_server]
+
+    def reached_from(self, sources: Iterable[str]) -> set[str]:
+        """All streams that rows of these sources may reach."""
+        nodes = set(sources)
+        for name in self.config.nodes:  # each comes after those that it reads
+            if any(stream.partition(".")[0] in nodes for stream in self.inputs.get(name, ())):
+                nodes.add(name)
+        return {stream for stream in self.streams if stream.partition(".")[0] in nodes}
 
     def watch(self, stream: str, observer: Callable[[Frame], None]) -> None:
         """Call `observer` with each Frame of a stream."""

@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pipeline.clock import Clock
+from pipeline.clock import ArrivalClock
 from pipeline.component import Payload, Receipt
 
 # Two chunks of a file: one being worked on, one read ahead. 10,000 HTTP requests of the usual size are less.
@@ -78,7 +78,7 @@ class Requests:
 class BoundedInbox:
     """The inbox of one source. Limits: `INBOX_BYTES` and `INBOX_PAYLOADS`; one payload always fits into an empty one."""
 
-    def __init__(self, order: Order, clock: Clock, wake: Callable[[], None]) -> None:
+    def __init__(self, order: Order, clock: ArrivalClock, wake: Callable[[], None]) -> None:
         self.order = order
         self.clock = clock
         self.wake = wake
@@ -110,8 +110,7 @@ class BoundedInbox:
             return False
         self.requests.begin(payload)
         if not payload.arrival:
-            # To the millisecond: finer is noise of the network, and costs bytes in every row.
-            payload.arrival = self.clock.wall() // 1_000_000 * 1_000_000
+            payload.arrival = self.clock.stamp()
         self._waiting.append(Waiting(self.order.take(), payload))
         self._bytes += payload.size + _ENTRY_BYTES
         self.wake()

@@ -65,8 +65,9 @@ class Intake:
     def schema(self) -> Schema:
         return self.source.schema
 
-    def decode(self, waiting: Sequence[Waiting], keys: KeyTable, clock: int, max_future: int) -> Arrived:
-        """The readings of these payloads as columns; those that cannot be taken are refused with a reason."""
+    def decode(self, waiting: Sequence[Waiting], keys: KeyTable, clock: int, latest: int) -> Arrived:
+        """The readings of these payloads as columns; those that cannot be taken (as dated after `latest`) are refused
+        with a reason."""
         payloads = [w.payload for w in waiting]
         decoded = self._decode(payloads)
         counts = np.asarray(decoded.counts, np.int64)
@@ -75,8 +76,8 @@ class Intake:
         keyed = self.schema.key is not None
         key = keys.codes(decoded.keys) if keyed else np.full(len(time), keys.whole(), np.int32)
         arrived = Arrived(time, key, decoded.columns, counts, list(decoded.refused), waiting)
-        if len(time) and (int(key.min()) < 0 or int(time.max()) > clock + max_future):
-            _refuse(arrived, decoded, keys, clock + max_future)
+        if len(time) and (int(key.min()) < 0 or int(time.max()) > latest):
+            _refuse(arrived, decoded, keys, latest)
         return arrived
 
     def _decode(self, payloads: Sequence[Payload]) -> Decoded:

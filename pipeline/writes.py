@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import apsw
 from pipeline.component import Receipt
 from pipeline.frame import Frame
 from pipeline.inbox import REQUESTS_KEPT
-from pipeline.journal import history, outbox, state
+from pipeline.journal import history as frames
+from pipeline.journal import outbox, state
 from pipeline.journal.files import Files
 
 
@@ -29,6 +31,7 @@ class Writes:
         self.keys: tuple[int, list[str]] = (0, [])
         self.letters: list[tuple[int, str, str, str]] = []
         self.requests: list[tuple[str, str, Receipt]] = []
+        self.unsure: Collection[str] = ()  # streams whose times may be wrong in this step
 
     def record(self, stream: str, frame: Frame) -> None:
         self.history[stream] = frame
@@ -46,11 +49,11 @@ class Writes:
             state.add_keys(db, first, names)
         for name, frame in self.journal.items():
             kept = self.history.get(name) is frame
-            self.entry.parts[name].frame = history.put(db, self.step, name, frame, journal=True, history=kept)
+            self.entry.parts[name].frame = self._put(db, name, frame, journal=True, history=kept)
         state.add_entry(db, self.step, self.entry)
         for stream, frame in self.history.items():
             if self.journal.get(stream) is not frame:
-                history.put(db, self.step, stream, frame, journal=False, history=True)
+                self._put(db, stream, frame, journal=False, history=True)
         for sink, stream, frame, keep in self.outbox:
             outbox.put(db, sink, stream, frame, keep=keep, clock=self.entry.clock)
         for source, position in self.positions.items():
@@ -61,3 +64,7 @@ class Writes:
             state.bury(db, self.letters)
         for path, data, header in self.appends:
             self.files.append(db, path, data, header)
+
+    def _put(self, db: apsw.Connection, stream: str, frame: Frame, *, journal: bool, history: bool) -> int:
+        unsure = stream in self.unsure
+        return frames.put(db, self.step, stream, frame, journal=journal, history=history, unsure=unsure)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -32,11 +33,41 @@ Done = Callable[[Any, BaseException | None], None]
 
 READERS = 2  # threads that answer questions; a slow question must not hold up all others
 RETRY_S = 0.5  # how soon a commit that the disk refused is tried again
+WAL_BYTES = 4_000_000  # what a large transaction made the log grow beyond this is given back
 PASSING = (apsw.FullError, apsw.IOError, apsw.BusyError)  # errors of the disk that may heal
+DAMAGED = (apsw.CorruptError, apsw.NotADBError)
+_PASSING_OS = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 class StateInUse(Exception):
     """Another process holds the state folder, or its database cannot be used."""
+
+
+class StateDamaged(StateInUse):
+    """The database is not what was written: `set_aside` makes room for a new one."""
+
+
+def passes(error: BaseException) -> bool:
+    """True for an error of the disk after which the same may be tried again: it is full, or it failed this time."""
+    return isinstance(error, PASSING) or (isinstance(error, OSError) and error.errno in _PASSING_OS)
+
+
+def set_aside(folder: Path) -> Path:
+    """Give the damaged database of a folder a name with the time, so that a new one can take its place."""
+    held = lock(folder)
+    try:
+        name = f"headwater.db.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        for ending in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                (folder / f"headwater.db{ending}").rename(folder / f"{name}{ending}")
+    finally:
+        os.close(held)
+    return folder / name
+
+
+def those_set_aside(folder: Path) -> list[Path]:
+    """The databases that were set aside as damaged, oldest first."""
+    return sorted(f for f in folder.glob("headwater.db.damaged-*Z") if f.is_file())
 
 
 def lock(folder: Path) -> int:
@@ -54,26 +85,28 @@ def lock(folder: Path) -> int:
     return descriptor
 
 
-def _connect(place: str, durability: str, *, readonly: bool = False) -> apsw.Connection:
+def _connect(place: str, durability: str, vfs: str | None, *, readonly: bool = False) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_URI | (
         apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     )
-    connection = apsw.Connection(place, flags=flags)
+    connection = apsw.Connection(place, flags=flags, vfs=vfs)
     connection.set_busy_timeout(10_000)
     if not readonly:
         # WAL: a commit is one append and one fsync, and readers never wait. FULL fsyncs at each commit, NORMAL only at
         # WAL checkpoints: that survives the death of the process, not of the power.
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full" if durability == "power" else "normal")
+        connection.pragma("journal_size_limit", WAL_BYTES)
     return connection
 
 
 class Store:
     """The database of a state folder: `submit` and `write` for the writer thread, `read` for the readers."""
 
-    def __init__(self, folder: Path, durability: str) -> None:
+    def __init__(self, folder: Path, durability: str, vfs: str | None = None) -> None:
         self.folder = folder
         self.durability = durability
+        self.vfs = vfs  # of SQLite: how it reads and writes; None: the system's
         self.trouble = ""  # why the last commit has not succeeded yet; "" when it has
         self.commits = 0
         self.commit_seconds = 0.0
@@ -84,10 +117,15 @@ class Store:
             self._lock = lock(folder)
             self._place = str(folder / "headwater.db")
         try:
-            self.connection = _connect(self._place, durability)
+            self.connection = _connect(self._place, durability, vfs)
             self._prepare()
+        except DAMAGED as error:
+            self._unlock()
+            raise StateDamaged(f"{self._place} is damaged: {error}") from error
         except apsw.Error as error:
             self._unlock()
+            if passes(error):
+                raise
             raise StateInUse(f"{self._place} cannot be used as a state database: {error}") from error
         except StateInUse:
             self._unlock()
@@ -97,6 +135,9 @@ class Store:
         self._stopping = threading.Event()
         self._readers: ThreadPoolExecutor | None = None
         self._local = threading.local()
+        self._start()
+
+    def _start(self) -> None:
         self._thread = threading.Thread(target=self._write_forever, name="writer", daemon=True)
         self._thread.start()
 
@@ -163,7 +204,7 @@ class Store:
     def _read(self, work: Callable[[apsw.Connection], T]) -> T:
         connection: apsw.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = _connect(self._place, self.durability, readonly=True)
+            connection = self._local.connection = _connect(self._place, self.durability, self.vfs, readonly=True)
         with connection:  # one snapshot for all that the work reads
             found = work(connection)
         return found  # noqa: RET504 - apsw's context manager may swallow, says its type
@@ -199,26 +240,29 @@ class Store:
                 return
 
     def _commit(self, group: list[tuple[Work, Done]]) -> None:
+        """Until it is done, or has failed for good; on a full disk, until there is room."""
+        while (error := self._settle(group)) is not None:
+            if self._stopping.wait(RETRY_S):
+                self._fail(group, error)
+                return
+
+    def _settle(self, group: list[tuple[Work, Done]]) -> Exception | None:
+        """Try once, and tell everyone who waits. The error, if the same is to be tried again and no one was told."""
         started = time.perf_counter()
-        while True:
-            try:
-                results = self._transaction(group)
-            except PASSING as error:
+        try:
+            results = self._transaction(group)
+        except Exception as error:  # noqa: BLE001 - every waiter must hear of it, whatever it is
+            if passes(error):
                 if not self.trouble:
                     log.error("the disk refuses a commit, trying again until it does not: %s", error)
                 self.trouble = str(error)
-                if not self._stopping.wait(RETRY_S):
-                    continue
+                return error
+            if len(group) == 1:
                 self._fail(group, error)
-                return
-            except Exception as error:  # noqa: BLE001 - every waiter must hear of it, whatever it is
-                if len(group) > 1:  # one of them is to blame: each on its own, so that the others are kept
-                    for item in group:
-                        self._commit([item])
-                    return
-                self._fail(group, error)
-                return
-            break
+                return None
+            for item in group:  # one of them is to blame: each on its own, so that the others are kept
+                self._commit([item])
+            return None
         if self.trouble:
             log.warning("the disk takes commits again")
             self.trouble = ""
@@ -226,6 +270,7 @@ class Store:
         self.commit_seconds += time.perf_counter() - started
         for (_, done), result in zip(group, results, strict=True):
             done(result, None)
+        return None
 
     def _fail(self, group: list[tuple[Work, Done]], error: BaseException) -> None:
         for _, done in group:

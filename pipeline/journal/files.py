@@ -21,25 +21,37 @@ class Files:
         size = self._committed(db, path, descriptor)
         if size == 0:
             data = header + data
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(descriptor, view, size)
-            size += written
-            view = view[written:]
+        self.write(path, data, size)
         if self.sync:
-            os.fsync(descriptor)
-        db.execute("REPLACE INTO files VALUES (?, ?)", (str(path), size))
+            self.flush(path)
+        db.execute("REPLACE INTO files VALUES (?, ?)", (str(path), size + len(data)))
 
     def cut(self, db: apsw.Connection, path: Path, header: bytes = b"") -> None:
         """At the start: take away what was written and not committed; a new file gets its header."""
         self.append(db, path, b"", header)
-        descriptor = self._descriptor(path)
-        os.ftruncate(descriptor, self._committed(db, path, descriptor))
+        self.truncate(path, self._committed(db, path, self._descriptor(path)))
+
+    def write(self, path: Path, data: bytes, at: int) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._descriptor(path), view, at)
+            at += written
+            view = view[written:]
+
+    def flush(self, path: Path) -> None:
+        os.fsync(self._descriptor(path))
+
+    def truncate(self, path: Path, size: int) -> None:
+        os.ftruncate(self._descriptor(path), size)
 
     def _descriptor(self, path: Path) -> int:
         if path not in self._open:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._open[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            if self.sync:  # its name, too, must survive the power
+                folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+                os.fsync(folder)
+                os.close(folder)
         return self._open[path]
 
     def _committed(self, db: apsw.Connection, path: Path, descriptor: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import apsw
 import numpy as np
@@ -10,12 +10,18 @@ import numpy as np
 from pipeline.component import RowsQuery, StreamInfo
 from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, decode, empty, encode
 
+FRAME_BYTES = 150  # what a Frame costs in the database beside its data: its row, and its entries in the indexes
 
-def put(db: apsw.Connection, step: int, stream: str, frame: Frame, *, journal: bool, history: bool) -> int:
-    """Write a Frame for the journal, the history or both; its id."""
+
+def put(
+    db: apsw.Connection, step: int, stream: str, frame: Frame, *, journal: bool, history: bool, unsure: bool = False
+) -> int:
+    """Write a Frame for the journal, the history or both; its id. `unsure`: its times may be wrong."""
+    columns = "step, stream, journal, history, rows, first, last, data, unsure"
+    first, last = int(frame.time.min()), int(frame.time.max())
     db.execute(
-        "INSERT INTO frames (step, stream, journal, history, rows, first, last, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (step, stream, journal, history, len(frame), int(frame.time.min()), int(frame.time.max()), encode(frame)),
+        f"INSERT INTO frames ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (step, stream, journal, history, len(frame), first, last, encode(frame), unsure),
     )
     return db.last_insert_rowid()
 
@@ -78,29 +84,37 @@ def _cut(frame: Frame, query: RowsQuery, codes: list[int] | None) -> Frame:
 
 def info(db: apsw.Connection, stream: str, schema: Schema) -> StreamInfo:
     """How much of a stream there is, and from when to when."""
-    total = "SELECT coalesce(sum(rows), 0), min(first), max(last) FROM frames WHERE stream = ? AND history"
-    ((count, oldest, newest),) = db.execute(total, (stream,))
-    return StreamInfo(stream, schema, count, oldest, newest)
+    total = "SELECT coalesce(sum(rows), 0), min(first), max(last), coalesce(sum(rows) FILTER (WHERE unsure), 0)"
+    ((count, oldest, newest, unsure),) = db.execute(f"{total} FROM frames WHERE stream = ? AND history", (stream,))
+    return StreamInfo(stream, schema, count, oldest, newest, unsure=unsure)
 
 
-def prune(db: apsw.Connection, stream: str, before: int | None, max_bytes: int | None) -> None:
-    """Drop Frames whose newest row is older than `before`, then the oldest until at most `max_bytes` are left.
+def prune(db: apsw.Connection, streams: Sequence[str], before: int | None, max_bytes: int | None) -> None:
+    """Drop Frames whose newest row is older than `before`, then the oldest of all until at most `max_bytes` are left.
 
     What the journal still needs stays until the checkpoint has passed it, but no longer shows in answers.
     """
+    marks = ", ".join("?" * len(streams))
     if before is not None:
-        _drop(db, "stream = ? AND history AND last < ?", (stream, before))
-    if max_bytes is not None:
-        total = 0
-        for last, size in db.execute(
-            "SELECT last, length(data) FROM frames WHERE stream = ? AND history ORDER BY last DESC", (stream,)
-        ):
-            total += size
-            if total > max_bytes:
-                _drop(db, "stream = ? AND history AND last <= ?", (stream, last))
-                break
+        _drop(db, f"stream IN ({marks}) AND history AND last < ?", (*streams, before))
+    if max_bytes is None:
+        return
+    sizes = f"SELECT sum(size + {FRAME_BYTES}) FROM frames WHERE stream IN ({marks}) AND history"
+    ((held,),) = db.execute(sizes, streams)
+    over = (held or 0) - max_bytes
+    if over <= 0:
+        return
+    gone = []
+    oldest = f"SELECT id, size + {FRAME_BYTES} FROM frames WHERE stream IN ({marks}) AND history ORDER BY last, id"
+    for frame_id, size in db.execute(oldest, streams):
+        gone.append(frame_id)
+        over -= size
+        if over <= 0:
+            break
+    for frame_id in gone:
+        _drop(db, "id = ?", (frame_id,))
 
 
-def _drop(db: apsw.Connection, where: str, values: tuple[object, ...]) -> None:
-    db.execute(f"UPDATE frames SET history = 0 WHERE journal AND {where}", values)
-    db.execute(f"DELETE FROM frames WHERE NOT journal AND {where}", values)
+def _drop(db: apsw.Connection, where: str, values: Sequence[object]) -> None:
+    db.execute(f"UPDATE frames SET history = 0 WHERE journal AND {where}", tuple(values))
+    db.execute(f"DELETE FROM frames WHERE NOT journal AND {where}", tuple(values))

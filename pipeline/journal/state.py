@@ -73,6 +73,7 @@ class Entry(msgspec.Struct, array_like=True):
     clock: int
     first_seq: int
     parts: dict[str, Part]
+    stamp: int = 0  # the newest time of arrival that was given
 
 
 _ENTRY = msgspec.msgpack.Decoder(Entry)

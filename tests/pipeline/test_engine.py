@@ -108,7 +108,7 @@ class Rig:
         self.config.problem = lambda path, text: (path, text)
         self.configs[text] = self.config
         self.crashed = False
-        self.clock = VirtualClock(1_000_000 * SECOND)
+        self.clock = VirtualClock(1_800_000_000 * SECOND)
         self.store = Store(folder, "process")
         self.engine = self.make(text)
         self.plan = recover(self.engine, self.make)
@@ -230,7 +230,7 @@ async def test_a_repeated_request_counts_once(rig: Make) -> None:
 async def test_dated_ahead_and_one_key_too_many(rig: Make) -> None:
     """Each is refused with its reason, and the good ones beside them are kept."""
     r = rig()
-    ahead = 1_000_000 + 61
+    ahead = 1_800_000_000 + 61
     await r.step([("a", ahead, 1.0), ("a", ahead - 1, 2.0), *((k, 5, 1.0) for k in "bcdefg")])
     assert r.totals() == {"a": 2.0, "b": 1.0, "c": 1.0, "d": 1.0, "e": 1.0}
     assert sorted(x.split(":")[0] for x in await r.dead()) == ["future", *["too many keys (limit 5)"] * 2]

@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from pipeline.journal.commit import StateInUse, Store
+from pipeline.journal.commit import StateDamaged, StateInUse, Store
 
 
 def put(name: str, value: bytes = b"") -> Callable[[apsw.Connection], object]:
@@ -104,7 +104,7 @@ async def test_a_database_of_another_format_is_refused(tmp_path: Path) -> None:
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "headwater.db").write_bytes(b"not a database, " * 1000)
-    with pytest.raises(StateInUse, match="cannot be used"):
+    with pytest.raises(StateDamaged, match="damaged: file is not a database"):
         Store(tmp_path / "state", "process")
 
 

@@ -37,7 +37,7 @@ def tables(db: apsw.Connection) -> dict[str, object]:
 
 
 def test_there_is_a_database_of_each_earlier_format() -> None:
-    assert EARLIER == list(range(1, FORMAT))
+    assert list(range(1, FORMAT)) == EARLIER
     assert [int(folder.name) for folder in sorted(FORMATS.iterdir())] == EARLIER
 
 

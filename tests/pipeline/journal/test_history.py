@@ -57,7 +57,7 @@ def test_rows_by_time(
 def test_info_and_pruning() -> None:
     db = database([[(0, 0), (5, 0)], [(6, 1)], [(20, 0)]])
     assert (history.info(db, "s", SCHEMA).rows, history.info(db, "s", SCHEMA).newest) == (4, 20)
-    history.prune(db, "s", before=6, max_bytes=None)
+    history.prune(db, ["s"], before=6, max_bytes=None)
     assert history.info(db, "s", SCHEMA).oldest == 6
-    history.prune(db, "s", before=None, max_bytes=1)
+    history.prune(db, ["s"], before=None, max_bytes=1)
     assert history.info(db, "s", SCHEMA).rows == 0
