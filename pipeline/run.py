@@ -50,11 +50,19 @@ class Pipeline:
 
     async def run(self) -> None:
         """Until stopped, or until the finite sources end. StateInUse before anything has started; else what failed."""
-        self.store = store = Store(self.config.pipeline.state, self.config.pipeline.durability)
+        self.store = store = self.open_store()
         try:
             await self._run(store)
         finally:
             store.close()
+
+    def open_store(self) -> Store:
+        return Store(self.config.pipeline.state, self.config.pipeline.durability)
+
+    def open_server(self) -> Any:
+        from pipeline.server import HttpServer
+
+        return HttpServer(self.config.server)
 
     async def _run(self, store: Store) -> None:
         engine = self.engine = Engine(self.config, self.graph, store, self.clock)
@@ -112,9 +120,7 @@ class Pipeline:
         needing = self.graph.served()
         if not needing:
             return
-        from pipeline.server import HttpServer
-
-        self.server = HttpServer(self.config.server)
+        self.server = self.open_server()
         for part in needing:
             part.context.server = self.server
             part.mount(self.server)
