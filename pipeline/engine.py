@@ -24,7 +24,6 @@ from pipeline.frame import NEVER, NO_PROGRESS, Frame, decode, rows
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order
 from pipeline.intake import Arrived, Intake, Tick, number, payloads_of, refused_frame
 from pipeline.journal import history, state
-from pipeline.journal.files import Files
 from pipeline.latest import Latest
 from pipeline.merge import FAR
 from pipeline.writes import Writes
@@ -57,7 +56,7 @@ class Engine:
         self.clock = clock
         self.settings = config.pipeline
         self.arrivals = ArrivalClock(clock)
-        self.files = Files(sync=config.pipeline.durability == "power")
+        self.files = store.files()
         self.number = 0  # of the last step
         self.next_seq = 0
         self.order = Order()

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import apsw
 
+from pipeline.journal.files import Files
 from pipeline.journal.schema import FORMAT, MIGRATIONS, TABLES
 
 log = logging.getLogger("headwater")
@@ -157,6 +158,10 @@ class Store:
             if not found:
                 self.connection.execute(TABLES)
             self.connection.pragma("user_version", FORMAT)
+
+    def files(self) -> Files:
+        """Of the sinks that write files: their bytes are as durable as the database's."""
+        return Files(sync=self.durability == "power")
 
     # --- from the loop ---
 

@@ -1,0 +1,51 @@
+"""What must come out, computed reading by reading in the plainest way, from the readings that were kept, in their order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+DISORDER_MS = 5_000
+SIZE_MS = 10_000
+NEVER = -(10**18)
+
+
+class Reading(NamedTuple):
+    source: str
+    id: str
+    ts: int  # ms
+    value: float
+    n: int
+
+
+class Outputs(NamedTuple):
+    windows: Counter[tuple[str, int, int, float]]  # id, start, count, sum
+    late: Counter[tuple[str, int, float]]  # id, ts, value
+    alerts: Counter[tuple[str, int, str]]  # id, ts, state
+
+
+def outputs(kept: list[Reading], sources: list[str]) -> Outputs:
+    newest = dict.fromkeys(sources, NEVER)
+    open_: dict[tuple[str, int], list[float]] = {}
+    made = Outputs(Counter(), Counter(), Counter())
+    firing: set[str] = set()
+    for reading in kept:
+        reached = min(newest.values()) - DISORDER_MS
+        newest[reading.source] = max(newest[reading.source], reading.ts)
+        if reading.value >= 0:
+            start = reading.ts // SIZE_MS * SIZE_MS
+            if start + SIZE_MS <= reached:
+                made.late[reading.id, reading.ts, reading.value] += 1
+            else:
+                open_.setdefault((reading.id, start), []).append(reading.value)
+            if reading.id not in firing and reading.value > 80:
+                firing.add(reading.id)
+                made.alerts[reading.id, reading.ts, "firing"] += 1
+            elif reading.id in firing and reading.value < 20:
+                firing.discard(reading.id)
+                made.alerts[reading.id, reading.ts, "cleared"] += 1
+        reached = min(newest.values()) - DISORDER_MS
+        for name, start in [w for w in open_ if w[1] + SIZE_MS <= reached]:
+            values = open_.pop((name, start))
+            made.windows[name, start, len(values), sum(values)] += 1
+    return made
