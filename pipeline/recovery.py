@@ -14,6 +14,7 @@ import apsw
 import msgspec
 
 from pipeline.component import Receipt, Refused
+from pipeline.engine import IN_FLIGHT
 from pipeline.graph import Graph
 from pipeline.journal import state
 from pipeline.journal.commit import StateInUse
@@ -30,6 +31,7 @@ def recover(engine: Engine, make_old: Any) -> list[str]:
     The answer is the plan: a line for each node whose state is not simply kept. StateInUse if the journal cannot be read.
     """
     db = engine.store.connection
+    moved: dict[str, Any] | None = None
     with db:
         engine.graph.keys.load(state.keys(db))
         engine.known_keys = len(engine.graph.keys)
@@ -42,11 +44,32 @@ def recover(engine: Engine, make_old: Any) -> list[str]:
             _replay(engine, step, states, journal, db)
         else:
             plan = _move(engine, make_old, before, step, states, journal, db)
+            moved = engine.snapshot()
         _settle(engine, db)
-        db.execute("REPLACE INTO meta VALUES ('pipeline', ?)", (text,))
+    _begin(engine, engine.number, moved)
+    return plan
+
+
+def _begin(engine: Engine, step: int, moved: dict[str, Any] | None) -> None:
+    """What a start writes, by the writer: a full disk holds it up like any other commit.
+
+    In a transaction before that of the first step: only what the database knows of a file can be cut off.
+    """
+
+    def work(db: apsw.Connection) -> None:
+        if moved is not None:
+            state.checkpoint(db, step, moved)
+        db.execute("REPLACE INTO meta VALUES ('pipeline', ?)", (engine.config.text,))
         for path, header in engine.paths():
             engine.files.cut(db, path, header)
-    return plan
+
+    def done(_: Any, error: BaseException | None) -> None:
+        engine.in_flight -= IN_FLIGHT
+        engine.failed = engine.failed or error
+        engine.wake()
+
+    engine.in_flight += IN_FLIGHT  # no step before it is done
+    engine.store.submit(work, done)
 
 
 def _replay(
@@ -98,8 +121,6 @@ def _move(
     engine.number = old.number
     for name, intake in engine.intakes.items():
         intake.position = state.positions(db).get(name)
-    _, now = engine.number, engine.snapshot()
-    state.checkpoint(db, engine.number, now)
     return plan
 
 

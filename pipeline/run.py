@@ -7,12 +7,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import apsw
+
 from pipeline.clock import RealClock
 from pipeline.component import Sink, Source
 from pipeline.engine import Engine
 from pipeline.frame import KeyTable
 from pipeline.graph import Graph
-from pipeline.journal.commit import Store
+from pipeline.journal.commit import RETRY_S, Store, passes
 from pipeline.problem import ConfigError
 from pipeline.recovery import recover
 from pipeline.services import EngineServices
@@ -50,11 +52,29 @@ class Pipeline:
 
     async def run(self) -> None:
         """Until stopped, or until the finite sources end. StateInUse before anything has started; else what failed."""
-        self.store = store = self.open_store()
+        store = await self._when_there_is_room()
+        if store is None:
+            return
+        self.store = store
         try:
             await self._run(store)
         finally:
             store.close()
+
+    async def _when_there_is_room(self) -> Store | None:
+        """The store; on a full disk, once it can be opened. None: stopped before."""
+        told = False
+        while not self._stopping:
+            try:
+                return self.open_store()
+            except (apsw.Error, OSError) as error:
+                if not passes(error):
+                    raise
+                if not told:
+                    log.error("the disk refuses to open the state folder, trying again until it does not: %s", error)
+                told = True
+            await asyncio.sleep(RETRY_S)
+        return None
 
     def open_store(self) -> Store:
         return Store(self.config.pipeline.state, self.config.pipeline.durability)

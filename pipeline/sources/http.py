@@ -71,7 +71,7 @@ class Http(CodecSource):
         if self.max_body < 1:
             context.problem("max_body", "must be at least 1 B")
         self._inbox: Inbox | None = None  # only while the engine runs
-        self._waiting: set[asyncio.Future[Receipt]] = set()
+        self._waiting: dict[asyncio.Future[Receipt], None] = {}  # in order
         self._codecs: dict[str, Codec | None] = {}
 
     def mount(self, server: Server) -> None:
@@ -125,11 +125,11 @@ class Http(CodecSource):
         payload.done = done
         if not inbox.offer(payload):
             raise HttpProblem(429, "too much is waiting; come back later", {"Retry-After": RETRY_AFTER_S})
-        self._waiting.add(future)
+        self._waiting[future] = None
         try:
             return await future
         finally:
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)
 
     def _codec(self, content_type: str) -> Codec | None:
         """The codec of a Content-Type; HttpProblem if there is none."""

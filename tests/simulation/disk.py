@@ -50,6 +50,7 @@ class Disk:
         self.dead = False
         self.ignores_sync: Callable[[str], bool] = lambda path: False  # a planted fault
         self.on_crash: Callable[[], None] = lambda: None
+        self.on_write: dict[int, Callable[[], None]] = {}  # by the number of the write
 
     def _file(self, path: str) -> _File:
         return self.files.setdefault(path, _File())
@@ -58,6 +59,8 @@ class Disk:
         if self.dead:
             raise Cut
         self.writes += 1
+        if self.writes in self.on_write:
+            self.on_write[self.writes]()
         if self.crash_at is not None and self.writes >= self.crash_at:
             self.dead = True
             self.on_crash()
@@ -118,7 +121,9 @@ class Disk:
                 if how == "none" or (how == "each" and luck < 0.5):
                     continue
                 torn = how == "each" and data is not None and luck < 0.6 and len(data) > 1
-                contents = _changed(contents, offset, data[: self.chance.randrange(len(data))] if torn and data else data)
+                contents = _changed(
+                    contents, offset, data[: self.chance.randrange(len(data))] if torn and data else data
+                )
             left[path] = bytes(contents)
         return left
 

@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from tests.simulation.device import simulate
+from tests.simulation.device import Simulation, simulate
 
 SEEDS = int(os.environ.get("SEEDS", "50"))
 PARTS = 10
@@ -24,3 +24,20 @@ def test_nothing_is_lost_and_nothing_is_doubled(part: int) -> None:
 @pytest.mark.skipif("SEED" not in os.environ, reason="for a seed that failed")
 def test_one_seed() -> None:
     simulate(int(os.environ["SEED"]))
+
+
+def test_a_seed_gives_the_same_run_again() -> None:
+    assert [simulate(seed) for seed in range(5)] == [simulate(seed) for seed in range(5)]
+
+
+def test_no_room_at_every_write_of_a_short_run() -> None:
+    """The disk is full from the n-th write on, for a while: for each n there is."""
+    last, n = 1, 0
+    while n < last:
+        n += 1
+
+        def fills_up(simulation: Simulation, n: int = n) -> None:
+            simulation.short_run(full_from=n)
+
+        last = simulate(0, fills_up).writes
+    assert last > 100

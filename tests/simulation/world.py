@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from unittest.mock import Mock
 
 import orjson
@@ -37,8 +37,8 @@ class Server:
 
     async def close(self) -> None: ...
 
-    async def post(self, body: bytes, key: str | None) -> int:
-        """The status that `POST /data` is answered with."""
+    async def post(self, body: bytes, key: str | None) -> tuple[int, set[int]]:
+        """What `POST /data` is answered with: the status, and which readings were refused."""
         content = StreamReader(Mock(_reading_paused=False), 2**16)
         content.feed_data(body)
         content.feed_eof()
@@ -47,9 +47,8 @@ class Server:
         try:
             response = await self.routes["POST", "/data"](request)
         except HttpProblem as problem:
-            return problem.status
-        status: int = response.status
-        return status
+            return problem.status, {error["index"] for error in problem.more.get("errors", ())}
+        return response.status, set()
 
 
 class World:
@@ -76,8 +75,8 @@ class World:
         self.sent[name, self.count] = made
         return made
 
-    def acknowledge(self, readings: list[Reading]) -> None:
-        self.acknowledged |= {(r["id"], r["n"]) for r in readings if r["value"] != "broken"}
+    def acknowledge(self, readings: list[Reading], refused: set[int]) -> None:
+        self.acknowledged |= {(r["id"], r["n"]) for i, r in enumerate(readings) if i not in refused}
 
     async def client(self, name: str, requests: int, *, keyed: bool) -> None:
         """Sends one request after the other, each until it is taken."""
@@ -85,15 +84,15 @@ class World:
             readings = [self.reading(name) for _ in range(self.chance.choice([1, 1, 2, 5]))]
             body = orjson.dumps(readings)
             while True:
-                status = 0
+                status, refused = 0, set[int]()
                 if self.server is not None:
-                    status = await self.server.post(body, f"{name}-{i}" if keyed else None)
+                    status, refused = await self.server.post(body, f"{name}-{i}" if keyed else None)
                 if status in (201, 400):
                     break
                 assert status in (0, 429, 503), status
                 self.pushed_back += status == 429
                 await asyncio.sleep(self.chance.uniform(0.05, 1))
-            self.acknowledge(readings)
+            self.acknowledge(readings, refused)
             await asyncio.sleep(self.chance.choice([0, 0.01, 0.5, 3]))
 
 
@@ -115,7 +114,10 @@ class Broker:
 
     def done(self, number: int, receipt: Receipt) -> None:
         if receipt.failed is None:
-            self.world.acknowledge([self.waiting.pop(number)])
+            self.world.acknowledge(
+                [self.waiting.pop(number)] if number in self.waiting else [],
+                {refused.item for refused in receipt.refused},
+            )
 
 
 class Cloud:
@@ -150,7 +152,7 @@ class _Exchange:
     async def read(self, _: int) -> bytes:
         return b""
 
-    async def __aenter__(self) -> _Exchange:
+    async def __aenter__(self) -> Self:
         cloud, chance = self.cloud, self.cloud.world.chance
         cloud.requests += 1
         await asyncio.sleep(chance.choice([0.001, 0.05, 1]))

@@ -1,0 +1,113 @@
+"""A simulation that finds nothing proves nothing: each of these faults is planted, and found within a few seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipeline.engine import Engine
+from pipeline.journal import outbox
+from pipeline.writes import Writes
+from tests.simulation.device import Failed, Simulation, simulate
+
+Plant = Callable[[pytest.MonkeyPatch], Callable[[Simulation], None]]
+WITHIN = 60  # seeds
+
+
+def nothing(_: Simulation) -> None: ...
+
+
+def acknowledge_before_the_commit(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    commit = Engine._commit
+
+    def early(self: Engine, writes: Any, arrived: dict[str, Any], frames: Any) -> None:
+        for name, came in arrived.items():
+            for waiting, receipt in zip(came.waiting, came.receipts(), strict=True):
+                self._acknowledge(name, waiting.payload, receipt)
+        commit(self, writes, arrived, frames)
+
+    patch.setattr(Engine, "_commit", early)
+    return nothing
+
+
+def bounds_of_a_batch_not_recorded(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    begin = outbox.begin
+
+    def forgetful(db: Any, *rest: Any) -> Any:
+        bounds = begin(db, *rest)
+        db.execute("DELETE FROM batches")
+        return bounds
+
+    patch.setattr(outbox, "begin", forgetful)
+    return nothing
+
+
+def outbox_outside_the_transaction(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    commit = Engine._commit
+
+    def apart(self: Engine, writes: Writes, arrived: Any, frames: Any) -> None:
+        later, writes.outbox = writes.outbox, []
+        commit(self, writes, arrived, frames)
+        if not later:
+            return
+
+        def work(db: Any) -> None:
+            for sink, stream, frame, keep in later:
+                outbox.put(db, sink, stream, frame, keep=keep, clock=0)
+
+        store: Any = self.store
+
+        def submit() -> None:
+            if not store.disk.dead:
+                store.submit(work, lambda *_: None)
+
+        store.loop.call_later(0.3, submit)
+
+    patch.setattr(Engine, "_commit", apart)
+    return nothing
+
+
+def checkpoint_without_fsync(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    def plant(simulation: Simulation) -> None:
+        simulation.disk.ignores_sync = lambda path: path.endswith(".db")
+
+    return plant
+
+
+def commit_without_fsync(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    def plant(simulation: Simulation) -> None:
+        simulation.disk.ignores_sync = lambda path: path.endswith("-wal")
+
+    return plant
+
+
+def file_without_fsync(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    def plant(simulation: Simulation) -> None:
+        simulation.disk.ignores_sync = lambda path: path.endswith(".csv")
+
+    return plant
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        acknowledge_before_the_commit,
+        bounds_of_a_batch_not_recorded,
+        outbox_outside_the_transaction,
+        checkpoint_without_fsync,
+        commit_without_fsync,
+        file_without_fsync,
+    ],
+    ids=lambda plant: plant.__name__,
+)
+def test_it_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = plant(monkeypatch)
+    for seed in range(WITHIN):
+        try:
+            simulate(seed, planted)
+        except Failed as failed:
+            print(f"{plant.__name__}: seed {seed}: {failed}")  # noqa: T201 - `pytest -rP` shows after how many
+            return
+    pytest.fail(f"not found in {WITHIN} seeds")
