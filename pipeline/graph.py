@@ -110,6 +110,7 @@ class Graph:
         self.inputs: dict[str, tuple[str, ...]] = {}
         self.guilty: list[tuple[str, str, Frame, Schema]] = []  # of the step that runs: node, reason, rows
         self._outlets: dict[str, Subject[Frame]] = {}
+        self._places: dict[tuple[str, str], int] = {}  # of each sink's inputs, in the order of the file
         self._delivered: list[tuple[str, str, Frame]] = []  # of the step that runs: sink, stream, rows
         self._made = {"folder": config.path.parent, "clock": clock}
         for node in config.nodes.values():
@@ -196,6 +197,7 @@ class Graph:
         self.sinks[node.name] = sink
         self.inputs[node.name] = tuple(inputs)
         for stream in inputs:
+            self._places[node.name, stream] = len(self._places)
             self._outlets[stream].subscribe(self._deliver_to(node.name, stream))
 
     def _deliver_to(self, sink: str, stream: str) -> Callable[[Frame], None]:
@@ -218,6 +220,8 @@ class Graph:
         self.guilty = []
         for name, frame in frames.items():
             self._outlets[name].on_next(frame)
+        # Rx calls the subscribers of a node in the order of their subscription; a file shows its inputs in that of the settings.
+        delivered.sort(key=lambda came: self._places[came[0], came[1]])
         return delivered
 
     def served(self) -> list[Source | Sink]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -32,7 +33,6 @@ class BrokerSource(CodecSource):
             for number in [n for n in self.broker.waiting if n > given]:
                 data = orjson.dumps(self.broker.waiting[number])
                 given = number
-                await inbox.put(
-                    Payload(data, len(data), request=f"m{number}", done=lambda r, n=number: self.broker.done(n, r))
-                )
+                done = partial(self.broker.done, number)
+                await inbox.put(Payload(data, len(data), request=f"m{number}", done=done))
             await self.broker.more.wait()

@@ -207,7 +207,6 @@ class Simulation:
         self.durability = self.chance.choice(["power", "power", "process"])
         self.disk = Disk(self.chance, folder)
         self.vfs = SimulatedVFS(f"simulated-{id(self)}", self.disk)
-        self.vfs.name = f"simulated-{id(self)}"  # type: ignore[attr-defined]
         self.world = world.World(self.chance, loop, STARTED)
         self.broker = world.Broker(self.world)
         self.cloud = world.Cloud(self.world)
@@ -270,7 +269,8 @@ class Simulation:
         for _ in range(4000):
             if task.done():
                 self.fail(f"it ended by itself: {task.exception()!r}")
-            waiting = sum(sink["waiting"] for sink in await running.services.delivery())
+            started = self.world.server is not None
+            waiting = sum(sink["waiting"] for sink in await running.services.delivery()) if started else 1
             if not waiting and not self.broker.waiting and all(t.done() for t in tasks):
                 break
             await asyncio.sleep(0.5)

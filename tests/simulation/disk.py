@@ -158,6 +158,7 @@ class SimulatedVFS(apsw.VFS):
 
     def __init__(self, name: str, disk: Disk) -> None:
         self.disk = disk
+        self.name = name
         super().__init__(name, "")
 
     def xOpen(self, name: Any, flags: list[int]) -> Any:
