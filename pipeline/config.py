@@ -50,6 +50,10 @@ class PipelineSettings(Settings, frozen=True):
         Literal["power", "process", "none"],
         Meta(description="What an acknowledged reading survives: a power cut, a kill of the process, nothing."),
     ] = "power"
+    on_damage: Annotated[
+        Literal["set_aside", "stop"],
+        Meta(description="A damaged database: give it a name with the time and start with a new one, or exit with 3."),
+    ] = "set_aside"
     commit: Annotated[
         Duration, Meta(description="Least time between commits. Longer saves flash; acknowledgements wait for it.")
     ] = Duration(0)

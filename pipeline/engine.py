@@ -76,6 +76,10 @@ class Engine:
         )
         self.known_keys = len(graph.keys)  # how many are in the database, or on their way there
         self.steps_since = self.bytes_since = 0  # the last checkpoint
+        # The journal's Frames are the history's, but stay until the checkpoint: so they count against its size.
+        sizes = [size for sink in graph.sinks.values() if (size := getattr(sink, "max_size", None))]
+        self.history_bytes: int | None = min(sizes, default=None)
+        self.checkpoint_bytes = min([CHECKPOINT_BYTES, *(size // 20 for size in sizes)])
         self.recorded_since = 0  # bytes put into the history since it was last cut to its limits
         self.checkpoint_at = self.committed_at = self.pruned_at = self.now = clock.monotonic()
         self._beating = False  # time is being looked at: a long gap means that the process was stopped
@@ -340,7 +344,7 @@ class Engine:
         age = self.now - self.checkpoint_at
         return (
             self.steps_since >= CHECKPOINT_STEPS
-            or self.bytes_since >= CHECKPOINT_BYTES
+            or self.bytes_since >= self.checkpoint_bytes
             or (age >= CHECKPOINT_NS and self.steps_since > 0)
         )
 
@@ -363,8 +367,7 @@ class Engine:
 
     def _prune_due(self) -> bool:
         """Often enough that the history is never more than a fiftieth beyond its size, or a minute beyond its time."""
-        sizes = [size for sink in self.graph.sinks.values() if (size := getattr(sink, "max_size", None))]
-        if sizes and self.recorded_since > min(sizes) // 50:
+        if self.history_bytes is not None and self.recorded_since > self.history_bytes // 50:
             return True
         return self.now - self.pruned_at >= PRUNE_NS
 

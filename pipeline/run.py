@@ -14,7 +14,7 @@ from pipeline.component import Sink, Source
 from pipeline.engine import Engine
 from pipeline.frame import KeyTable
 from pipeline.graph import Graph
-from pipeline.journal.commit import RETRY_S, Store, passes
+from pipeline.journal.commit import DAMAGED, RETRY_S, StateDamaged, Store, passes
 from pipeline.problem import ConfigError
 from pipeline.recovery import recover
 from pipeline.services import EngineServices
@@ -42,6 +42,7 @@ class Pipeline:
         self.engine: Engine | None = None
         self.server: Any = None
         self.on_start: Callable[[Pipeline], None] = lambda _: None
+        self.on_plan: Callable[[list[str]], None] = lambda _: None  # what a changed file makes of each node's state
         self._stopping = False
 
     def stop(self) -> None:
@@ -58,6 +59,8 @@ class Pipeline:
         self.store = store
         try:
             await self._run(store)
+        except DAMAGED as error:
+            raise StateDamaged(f"{store.folder / 'headwater.db'} is damaged: {error}") from error
         finally:
             store.close()
 
@@ -93,8 +96,7 @@ class Pipeline:
             if sink.needs_server:
                 for stream in sink.context.inputs:
                     engine.keep_latest(stream)
-        for line in recover(engine, self._earlier):
-            log.info("%s", line)
+        self.on_plan(recover(engine, self._earlier))
         delivery = self._delivery(store)
         services = self.services = EngineServices(engine, delivery)
         await self._serve(services)

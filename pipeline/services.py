@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.component import RowsQuery, StreamInfo
 from pipeline.frame import NO_PROGRESS, Frame, Schema, empty
 from pipeline.journal import history, state
+from pipeline.journal.commit import those_set_aside
 
 if TYPE_CHECKING:
     from pipeline.delivery import Delivery
@@ -24,6 +25,7 @@ class EngineServices:
         self.outbox = delivery
         self.started = time.monotonic()
         self.ready = False
+        self.set_aside = those_set_aside(engine.store.folder)
 
     def schema(self, stream: str) -> Schema:
         return self.engine.graph.streams[stream]
@@ -64,11 +66,20 @@ class EngineServices:
         reasons += [f"{name}: {edge.failure}" for name, edge in self.engine.graph.edges.items() if edge.failure]
         if self.engine.store.trouble:
             reasons.append(f"disk: {self.engine.store.trouble}")
+        for damaged in self.set_aside:
+            if damaged.exists():
+                reasons.append(f"a damaged database was set aside as {damaged.name}: look at it, then move it away")
+        if self.engine.arrivals.unsure(self.engine.clock.wall()):
+            reasons.append(
+                "the clock is not to be trusted: it was not set, or was set back; times of arrival are marked"
+            )
         if self.engine.blocked():
             reasons.append("a sink that blocks has a full buffer: sources are held back")
+        unsure = self.engine.arrivals.unsure(self.engine.clock.wall())
         return {
             "status": "degraded" if reasons else "ok",
             "reasons": reasons,
+            "clock": "unsure" if unsure else "sure",  # unsure: never set, or set back; times of arrival are marked
             "pipeline": self.engine.settings.name,
             "ready": self.ready,
             "uptime_seconds": round(time.monotonic() - self.started, 3),

@@ -13,9 +13,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+log = logging.getLogger("headwater")
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pipeline.config import Config
     from pipeline.graph import Graph
     from pipeline.run import Pipeline
 
@@ -30,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from pipeline.command.log import set_up
     from pipeline.problem import ConfigError
-    from pipeline.run import Pipeline, check
+    from pipeline.run import check
 
     set_up(options.log, verbose=options.verbose)
     try:
@@ -38,12 +41,12 @@ def main(options: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    pipeline = Pipeline(config, graph)
     # Frames and rows are freed by reference counts; what start-up made is never garbage.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     with asyncio.Runner(loop_factory=_loop_factory(graph)) as runner:
-        return runner.run(_run(pipeline, show_progress=sys.stderr.isatty() and not options.no_progress))
+        run = _Run(options.file, config, graph, show_progress=sys.stderr.isatty() and not options.no_progress)
+        return runner.run(run.until_it_ends())
 
 
 def _loop_factory(graph: Graph) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -58,32 +61,90 @@ def _loop_factory(graph: Graph) -> Callable[[], asyncio.AbstractEventLoop] | Non
     return factory
 
 
-async def _run(pipeline: Pipeline, *, show_progress: bool) -> int:
-    from pipeline.journal.commit import StateInUse
+class _Run:
+    """One life of the command: a pipeline, and after a reload or a damaged database the next one."""
 
-    log = logging.getLogger("headwater")
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, pipeline.stop)
-    pipeline.on_start = _announce
-    bar = asyncio.create_task(_progress(pipeline)) if show_progress else None
-    try:
-        await pipeline.run()
-    except StateInUse as error:
-        print(error, file=sys.stderr)
+    def __init__(self, file: Path, config: Config, graph: Graph, *, show_progress: bool) -> None:
+        from pipeline.run import Pipeline
+
+        self.file = file
+        self.pipeline = Pipeline(config, graph)
+        self.show_progress = show_progress
+        self.next: Pipeline | None = None  # takes over once this one has stopped
+
+    async def until_it_ends(self) -> int:
+        """The exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        while True:
+            status = await self._one(self.pipeline)
+            if self.next is None:
+                return status
+            self.pipeline, self.next = self.next, None
+
+    def _stop(self) -> None:
+        self.next = None
+        self.pipeline.stop()
+
+    def _reload(self) -> None:
+        """The file as it is now takes over between two steps; one with problems changes nothing."""
+        from pipeline.problem import ConfigError
+
+        try:
+            self.next = self._made_again()
+        except ConfigError as error:
+            log.error("not reloaded, the pipeline goes on as it was:\n%s", error)
+            return
+        self.pipeline.stop()
+
+    def _made_again(self) -> Pipeline:
+        from pipeline.run import Pipeline, check
+
+        return Pipeline(*check(self.file))
+
+    async def _one(self, pipeline: Pipeline) -> int:
+        from pipeline.journal.commit import StateDamaged, StateInUse
+
+        pipeline.on_start = _announce
+        pipeline.on_plan = _show_plan
+        bar = asyncio.create_task(_progress(pipeline)) if self.show_progress else None
+        try:
+            await pipeline.run()
+        except StateDamaged as error:
+            return self._damaged(error)
+        except StateInUse as error:
+            print(error, file=sys.stderr)
+            return 3
+        except (OSError, ValueError) as error:
+            print(f"headwater: {error}", file=sys.stderr)
+            return 1
+        except Exception:
+            log.exception("%s failed", pipeline.config.pipeline.name)
+            return 1
+        finally:
+            if bar is not None:
+                bar.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await bar
+        return 0
+
+    def _damaged(self, error: Exception) -> int:
+        from pipeline.journal.commit import set_aside
+
+        settings = self.pipeline.config.pipeline
+        if settings.on_damage == "stop":
+            print(f'{error} (on_damage = "set_aside" would start with a new one)', file=sys.stderr)
+            return 3
+        log.error("%s; it is set aside as %s, and a new one is begun", error, set_aside(settings.state))
+        self.next = self._made_again()
         return 3
-    except (OSError, ValueError) as error:
-        print(f"headwater: {error}", file=sys.stderr)
-        return 1
-    except Exception:
-        log.exception("%s failed", pipeline.config.pipeline.name)
-        return 1
-    finally:
-        if bar is not None:
-            bar.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await bar
-    return 0
+
+
+def _show_plan(plan: list[str]) -> None:
+    for line in plan:
+        print(line, file=sys.stderr)
 
 
 def _announce(pipeline: Pipeline) -> None:

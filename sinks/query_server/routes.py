@@ -197,6 +197,8 @@ def _shown(info: StreamInfo) -> dict[str, Any]:
         "rows": info.rows,
         "oldest": None if info.oldest is None else _instant(info.oldest),
         "newest": None if info.newest is None else _instant(info.newest),
+        "clock": "unsure" if info.unsure else "sure",
+        "unsure": info.unsure,
     }
 
 

@@ -179,6 +179,8 @@ async def test_the_streams_that_are_kept() -> None:
             "rows": 5,
             "oldest": "2026-01-31T12:00:00.000Z",
             "newest": "2026-01-31T12:00:20.000Z",
+            "clock": "sure",
+            "unsure": 0,
         }
 
 

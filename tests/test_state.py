@@ -1,0 +1,156 @@
+"""The state folder of a real process: damaged, changed, and kept to its size."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from tests.device import Device, free_port
+
+PIPELINE = """
+[pipeline]
+name = "kept"
+state = "state"
+durability = "process"
+disorder = "0 s"
+idle = "1 h"
+
+[server]
+listen = "127.0.0.1:{port}"
+
+[sources.readings]
+type = "http"
+key = "id"
+time = "ts"
+time_unit = "ms"
+fields = {{ value = "float" }}
+
+[operators.seconds]
+type = "window"
+input = "readings"
+size = "10 s"
+aggregate = {{ n = "count()" }}
+
+[sinks.local]
+type = "query_server"
+inputs = ["readings", "seconds"]
+"""
+
+
+@pytest_asyncio.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    port = free_port()
+    (tmp_path / "pipeline.toml").write_text(PIPELINE.format(port=port))
+    return Device(tmp_path / "pipeline.toml", port)
+
+
+async def post(device: Device, http: aiohttp.ClientSession, *readings: tuple[str, int, float]) -> None:
+    body = [dict(zip(("id", "ts", "value"), reading, strict=True)) for reading in readings]
+    async with http.post(device.url + "/data", json=body) as answer:
+        assert answer.status == 201, await answer.text()
+
+
+async def health(device: Device, http: aiohttp.ClientSession) -> Any:
+    async with http.get(device.url + "/health") as answer:
+        return await answer.json()
+
+
+def spoil(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[100:] = b"\xa5" * (len(data) - 100)
+    file.write_bytes(data)
+
+
+async def test_a_damaged_database_is_set_aside(device: Device, http: aiohttp.ClientSession) -> None:
+    """The pipeline starts with a new one, says so, and what was there is kept for whoever wants to look."""
+    await device.start(http)
+    await post(device, http, ("a", 1000, 1.0))
+    await device.end()
+    state = device.file.parent / "state"
+    spoil(state / "headwater.db")
+    damaged = (state / "headwater.db").read_bytes()
+    await device.start(http)
+    await post(device, http, ("b", 2000, 2.0))
+    assert [row["id"] for row in await device.rows(http, "readings")] == ["b"]
+    (aside,) = state.glob("headwater.db.damaged-*Z")
+    assert aside.read_bytes() == damaged
+    told = await health(device, http)
+    assert told["status"] == "degraded"
+    assert aside.name in told["reasons"][0]
+    aside.unlink()
+    assert (await health(device, http))["status"] == "ok"
+    assert await device.end() == 0
+
+
+async def test_or_it_stops_if_told_so(device: Device, http: aiohttp.ClientSession) -> None:
+    device.file.write_text(device.file.read_text().replace("[server]", 'on_damage = "stop"\n\n[server]'))
+    await device.start(http)
+    await device.end()
+    spoil(device.file.parent / "state" / "headwater.db")
+    command = [sys.executable, "-m", "pipeline.command", "run", str(device.file)]
+    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 3
+    assert "is damaged" in ended.stderr
+    assert not list((device.file.parent / "state").glob("*damaged*"))
+
+
+async def test_a_file_that_was_changed_takes_over_at_sighup(device: Device, http: aiohttp.ClientSession) -> None:
+    """What is the same keeps its state: a window that was open counts on. A file with a mistake changes nothing."""
+    await device.start(http)
+    await post(device, http, ("a", 1000, 1.0), ("a", 2000, 1.0))
+    good = device.file.read_text()
+    device.file.write_text(good.replace("count()", "cuont()"))
+    device.send(signal.SIGHUP)
+    await asyncio.sleep(0.5)
+    assert (await health(device, http))["step"] > 0
+    alert = '[operators.high]\ntype = "alert"\ninput = "readings"\nwhen = "value > 5"\n\n'
+    changed = good.replace("[sinks.local]", alert + "[sinks.local]").replace('"seconds"]', '"seconds", "high"]')
+    device.file.write_text(changed)
+    device.send(signal.SIGHUP)
+    for _ in range(200):
+        try:
+            async with http.get(device.url + "/api/streams") as answer:
+                if "high" in [stream["name"] for stream in (await answer.json())["streams"]]:
+                    break
+        except (aiohttp.ClientError, KeyError):
+            pass
+        await asyncio.sleep(0.05)
+    await post(device, http, ("a", 3000, 9.0), ("a", 20_000, 1.0))
+    assert [(row["start"][17:19], row["n"]) for row in await device.rows(http, "seconds")] == [("00", 3)]
+    assert [row["state"] for row in await device.rows(http, "high")] == ["firing", "cleared"]
+    assert await device.end() == 0
+
+
+async def test_the_history_keeps_to_its_size(device: Device, http: aiohttp.ClientSession) -> None:
+    """Within a tenth of `max_size`, by the bytes of the database's file; the oldest goes first."""
+    limit = 1_000_000
+    text = device.file.read_text().replace('"seconds"]\n', '"seconds"]\nmax_size = "1 MB"\n')
+    device.file.write_text(text)
+    await device.start(http)
+    for batch in range(150):
+        at = batch * 1_000_000
+        await post(device, http, *((f"k{i % 10}", at + i * 1000, float(i)) for i in range(1000)))
+        if batch % 30 == 29:
+            size = (device.file.parent / "state" / "headwater.db").stat().st_size
+            assert size < 1.1 * limit + 100_000, f"{size} bytes after {batch + 1} batches"
+    async with http.get(device.url + "/api/streams") as answer:
+        readings, windows = (await answer.json())["streams"]
+    assert readings["newest"] == "1970-01-02T17:39:59.000Z"
+    assert readings["oldest"] > "1970-01-02"
+    assert 0.8 * limit < readings["rows"] * 28 + windows["rows"] * 60 < 1.1 * limit  # 28 and 60 bytes are their columns
+    assert await device.end() == 0
