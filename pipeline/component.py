@@ -353,7 +353,7 @@ class Buffer:
     """How a delivering sink wants its outbox kept and cut."""
 
     size: int = 100_000_000  # bytes
-    when_full: str = "drop_oldest"  # drop_oldest | block
+    when_full: str = "drop_oldest"  # thin | drop_oldest | block
     rows: int = 500  # at most in one batch
     wait: int = 5_000_000_000  # ns that the oldest row may wait for the batch to fill
 

@@ -58,13 +58,26 @@ class Courier:
         return await self.store.read(lambda db: outbox.load(db, self.name, bounds))
 
     async def _make_room(self) -> None:
-        limit, block = self.buffer.size, self.buffer.when_full == "block"
-        held = await self.store.read(lambda db: outbox.status(db, self.name).bytes)
-        if not block and held > limit:
+        limit, when_full = self.buffer.size, self.buffer.when_full
+        held = await self.store.read(lambda db: outbox.held(db, self.name))
+        if held > limit and when_full == "thin":
+            held = await self._thin(held)
+        if held > limit and when_full != "block":
             dropped = await self.store.write(lambda db: outbox.make_room(db, self.name, limit))
             if dropped:
                 log.warning("%s: the buffer is full, %d of the oldest rows were dropped", self.name, dropped)
-        self.full = block and held > limit
+        self.full = when_full == "block" and held > limit
+
+    async def _thin(self, held: int) -> int:
+        """Thin the oldest rows, a chunk at a time, until the buffer is within its limit; what it holds then."""
+        before = held
+        while held > self.buffer.size * outbox.SPARE:
+            saved = await self.store.write(lambda db: outbox.make_thinner(db, self.name, self.delivery.schemas))
+            held -= saved
+            if saved <= 0:
+                break
+        log.info("%s: the buffer is full, its oldest rows were thinned: %d bytes became %d", self.name, before, held)
+        return held
 
     async def _next(self) -> tuple[outbox.Bounds | None, float | None]:
         """The batch to send, or how long to wait for one (None: until something comes)."""
@@ -168,6 +181,7 @@ class Courier:
             "sent": held.sent,
             "failed": held.refused,
             "dropped": held.dropped,
+            "thinned": held.thinned,
             "attempts": self.failures,
             "retry_in": retry,
             "last_error": self.last_error or None,

@@ -98,6 +98,14 @@ class Engine:
             intake.inbox.close()
         self.wake()
 
+    async def begun(self) -> None:
+        """Until the first commit of this start is done, and with it all that was found.
+
+        What a process that was killed had written and not yet synced is in the system's cache: it is found, and a power cut
+        may still take it. Before it is durable no batch may be sent and no request be answered on the strength of it.
+        """
+        await self._idle_writer()
+
     # --- the loop ---
 
     async def run(self) -> None:

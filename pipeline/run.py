@@ -100,6 +100,7 @@ class Pipeline:
         delivery = self._delivery(store)
         services = self.services = EngineServices(engine, delivery)
         await self._serve(services)
+        await engine.begun()
         tasks = [asyncio.create_task(self._feed(i), name=f"source {i.name}") for i in engine.intakes.values()]
         if delivery is not None:
             await delivery.start()

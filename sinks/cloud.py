@@ -14,6 +14,7 @@ from pipeline.component import Batch, Buffer, Outcome, Settings, Sink, SinkConte
 from pipeline.expression import Expression
 from pipeline.frame import Frame, rows
 from pipeline.quantity import Duration, Secret, Size, duration
+from pipeline.thin import schema_of
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -30,7 +31,7 @@ class BatchSettings(Settings, frozen=True):
 
 class BufferSettings(Settings, frozen=True):
     size: Size = Size(100_000_000)
-    when_full: Literal["drop_oldest", "block"] = "drop_oldest"
+    when_full: Literal["thin", "drop_oldest", "block"] = "drop_oldest"
 
 
 class CloudSettings(Settings, frozen=True, kw_only=True):
@@ -54,14 +55,16 @@ class Cloud(Sink):
         url = "https://example.org/api/sync"
         where = "average > 50"
         batch = { rows = 500, wait = "5 s" }
-        buffer = { size = "100 MB", when_full = "drop_oldest" }
+        buffer = { size = "100 MB", when_full = "thin" }
 
     A request: POST, one row a line (or an array, with format = "json"), each an object with `stream`, the key, `time` and
     its fields; missing values are left out. `where` holds for the inputs that have its fields; the others go up whole.
     Delivery: at least once, under an Idempotency-Key that stays the same on every try. 2xx is taken; 408, 425, 429, 5xx and
     a silent network are tried again with growing pauses (Retry-After is honoured); any other answer is a refusal for good:
     the rows become dead letters and the next ones go on.
-    At the limit: the oldest rows are dropped, or no more input is taken (`block`). Alerts are never dropped.
+    At the limit (`when_full`): the oldest rows are dropped; or thinned (`thin`): those of a key and interval become one, with
+    `thinned` (how many it stands for), `until`, and for each number its mean under its own name, `_first`, `_last`, `_min`,
+    `_max` and `_count`; intervals grow from 10 s to a day as need be; or no more input is taken (`block`). Alerts stay whole.
     """
 
     def __init__(self, settings: CloudSettings, context: SinkContext) -> None:
@@ -137,8 +140,8 @@ class Cloud(Sink):
 
         shown: list[dict[str, Any]] = []
         for stream, frame in batch.parts:
-            schema, names = self.context.inputs[stream], self.context.keys.names
-            made = rows(frame, schema, names)
+            schema = schema_of(self.context.inputs[stream], frame)
+            made = rows(frame, schema, self.context.keys.names)
             shown += [{"stream": stream, **{k: v for k, v in row.items() if v is not None}} for row in made]
         if self.settings.format == "json":
             body: bytes = orjson.dumps(shown)

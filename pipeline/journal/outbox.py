@@ -14,6 +14,7 @@ import orjson
 from pipeline.component import Batch
 from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, decode, encode, rows
 from pipeline.journal import state
+from pipeline.thin import LADDER, schema_of, thin
 
 
 class Bounds(NamedTuple):
@@ -36,6 +37,7 @@ class Waiting(NamedTuple):
     sent: int
     refused: int
     dropped: int
+    thinned: int  # rows that others stand for now
 
 
 def put(db: apsw.Connection, sink: str, stream: str, frame: Frame, *, keep: bool, clock: int) -> None:
@@ -49,8 +51,8 @@ def put(db: apsw.Connection, sink: str, stream: str, frame: Frame, *, keep: bool
 def status(db: apsw.Connection, sink: str) -> Waiting:
     total = "SELECT coalesce(sum(rows - sent), 0), coalesce(sum(size), 0), min(clock) FROM outbox WHERE sink = ?"
     ((count, size, oldest),) = list(db.execute(total, (sink,)))
-    totals = list(db.execute("SELECT sent, refused, dropped FROM delivered WHERE sink = ?", (sink,)))
-    return Waiting(count, size, oldest, *(totals[0] if totals else (0, 0, 0)))
+    totals = list(db.execute("SELECT sent, refused, dropped, thinned FROM delivered WHERE sink = ?", (sink,)))
+    return Waiting(count, size, oldest, *(totals[0] if totals else (0, 0, 0, 0)))
 
 
 def unfinished(db: apsw.Connection, sink: str) -> Bounds | None:
@@ -127,34 +129,115 @@ def refuse(
     """The rows of a batch that the peer will never take, as dead letters."""
     letters = []
     for stream, frame in batch.parts:
-        shown = [{"stream": stream, **row} for row in rows(frame, schemas[stream], keys)]
+        shown = [{"stream": stream, **row} for row in rows(frame, schema_of(schemas[stream], frame), keys)]
         letters += [(clock, sink, reason, orjson.dumps(row).decode()) for row in shown]
     state.bury(db, letters)
 
 
+ENTRY_BYTES = 130  # what an entry costs in the database beside its data: its row, and its place in the index
+CHUNK = 4_000_000  # bytes that are thinned at a time
+SPARE = 0.95  # of the limit is what making room goes down to: so it is not done at every step
+
+
+def held(db: apsw.Connection, sink: str) -> int:
+    """Bytes that a sink's outbox takes."""
+    total = f"SELECT coalesce(sum(size + {ENTRY_BYTES}), 0) FROM outbox WHERE sink = ?"
+    ((size,),) = list(db.execute(total, (sink,)))
+    return int(size)
+
+
 def make_room(db: apsw.Connection, sink: str, limit: int) -> int:
     """Drop the oldest entries beyond `limit` bytes, but for those to keep and those of a batch under way. How many rows."""
-    under_way = unfinished(db, sink)
-    after = under_way.last_id if under_way else 0
-    ((size,),) = list(db.execute("SELECT coalesce(sum(size), 0) FROM outbox WHERE sink = ?", (sink,)))
+    over = held(db, sink) - limit
+    if over <= 0:
+        return 0
     dropped = 0
-    entries = "SELECT id, rows - sent, size FROM outbox WHERE sink = ? AND id > ? AND NOT keep ORDER BY id"
+    entries = (
+        f"SELECT id, rows - sent, size + {ENTRY_BYTES} FROM outbox WHERE sink = ? AND id > ? AND NOT keep ORDER BY id"
+    )
     gone = []
-    for entry, count, length in db.execute(entries, (sink, after)):
-        if size <= limit:
+    for entry, count, size in db.execute(entries, (sink, _after_batch(db, sink))):
+        if over <= 0:
             break
         gone.append((entry,))
         dropped += count
-        size -= length
+        over -= size
     db.executemany("DELETE FROM outbox WHERE id = ?", gone)
     if dropped:
         _count(db, sink, dropped=dropped)
     return dropped
 
 
-def _count(db: apsw.Connection, sink: str, *, sent: int = 0, refused: int = 0, dropped: int = 0) -> None:
+def make_thinner(db: apsw.Connection, sink: str, schemas: dict[str, Schema]) -> int:
+    """Thin a chunk of the oldest entries: of the level that holds most, its older half. How many bytes that saved.
+
+    0: there is nothing left that thinning would make smaller.
+    """
+    chosen = _to_thin(db, sink)
+    if not chosen:
+        return 0
+    level = chosen[0][2]
+    by_stream: dict[str, list[tuple[int, int]]] = {}
+    for entry, stream, _, size in chosen:
+        by_stream.setdefault(stream, []).append((entry, size))
+    saved = 0
+    for stream, entries in by_stream.items():
+        saved += _thin(
+            db, sink, [e for e, _ in entries], sum(s + ENTRY_BYTES for _, s in entries), level, schemas[stream]
+        )
+    return saved
+
+
+def _to_thin(db: apsw.Connection, sink: str) -> list[tuple[int, str, int, int]]:
+    """(id, stream, level, size) of the entries to thin next."""
+    free = "sink = ? AND id > ? AND NOT keep AND sent = 0 AND level < ?"
+    values = (sink, _after_batch(db, sink), len(LADDER))
+    levels = list(
+        db.execute(f"SELECT level, sum(size + {ENTRY_BYTES}) AS held FROM outbox WHERE {free} GROUP BY level", values)
+    )
+    if not levels:
+        return []
+    level, most = max(levels, key=lambda found: (found[1], -found[0]))
+    chosen = []
+    taken = 0
+    entries = f"SELECT id, stream, level, size FROM outbox WHERE {free} AND level = ? ORDER BY id"
+    for found in db.execute(entries, (*values, level)):
+        chosen.append(found)
+        taken += found[3] + ENTRY_BYTES
+        if taken >= min(CHUNK, most / 2):
+            break
+    return chosen
+
+
+def _thin(db: apsw.Connection, sink: str, ids: list[int], size: int, level: int, schema: Schema) -> int:
+    """These entries of one stream and level become one, in the place of the first. How many bytes that saved."""
+    data = [d for i in ids for (d,) in db.execute("SELECT data FROM outbox WHERE id = ?", (i,))]
+    frame = concatenate([decode(bytes(d), NO_PROGRESS) for d in data])
+    for to in range(level + 1, len(LADDER) + 1):
+        made = thin(frame, schema, to)
+        packed = encode(made)
+        if 2 * (len(packed) + ENTRY_BYTES) <= size:
+            break
+    else:  # too few readings for any interval: only dropping makes them smaller
+        made, packed = frame, encode(frame)
+    db.execute("UPDATE outbox SET data = ?, rows = ?, level = ? WHERE id = ?", (packed, len(made), to, ids[0]))
+    db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids[1:]])
+    _count(db, sink, thinned=len(frame) - len(made))
+    return size - len(packed) - ENTRY_BYTES
+
+
+def _after_batch(db: apsw.Connection, sink: str) -> int:
+    """Entries up to this one belong to a batch under way, whose bytes must stay what they are."""
+    under_way = unfinished(db, sink)
+    return under_way.last_id if under_way else 0
+
+
+def _count(
+    db: apsw.Connection, sink: str, *, sent: int = 0, refused: int = 0, dropped: int = 0, thinned: int = 0
+) -> None:
     db.execute(
-        "INSERT INTO delivered (sink, sent, refused, dropped) VALUES (?, ?, ?, ?) ON CONFLICT (sink) DO UPDATE SET "
-        "sent = sent + excluded.sent, refused = refused + excluded.refused, dropped = dropped + excluded.dropped",
-        (sink, sent, refused, dropped),
+        "INSERT INTO delivered (sink, sent, refused, dropped, thinned) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (sink) DO UPDATE SET sent = sent + excluded.sent, refused = refused + excluded.refused, "
+        "dropped = dropped + excluded.dropped, thinned = thinned + excluded.thinned",
+        (sink, sent, refused, dropped, thinned),
     )
