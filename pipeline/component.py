@@ -333,6 +333,7 @@ class Batch:
     key: str
     parts: list[tuple[str, Frame]]  # stream, rows; in order
     attempt: int = 0
+    recovered: bool = False  # its rows waited while the peer could not be reached
 
     def __len__(self) -> int:
         return sum(len(frame) for _, frame in self.parts)
@@ -354,6 +355,7 @@ class Buffer:
 
     size: int = 100_000_000  # bytes
     when_full: str = "drop_oldest"  # thin | drop_oldest | block
+    rate: int = 1_000  # rows a second at most of what an outage left behind
     rows: int = 500  # at most in one batch
     wait: int = 5_000_000_000  # ns that the oldest row may wait for the batch to fill
 

@@ -42,8 +42,12 @@ class Courier:
         self.retry_at: float | None = None  # loop time
         self.full = False
         self.sending = False
+        self.failing = False  # the peer could not be reached, perhaps in an earlier life
+        self.turns = ("live", "backlog")  # whose turn it is while there is a backlog
+        self.backlog_at = 0.0  # loop time from which on the next of the backlog may go
 
     async def run(self) -> None:
+        self.failing = await self.store.read(lambda db: outbox.failing(db, self.name))
         while True:
             self.more.clear()
             await self._make_room()
@@ -92,8 +96,11 @@ class Courier:
         # A clock that was set back must not make rows wait: what seems to come from the future has waited enough.
         older_than = now - wait if oldest <= now else now + 2**62
         older_than = min(older_than, 2**62)
-        bounds = await self.store.write(lambda db: outbox.begin(db, self.name, key, rows, older_than))
-        return bounds, max(0.01, (oldest + wait - now) / 1e9)
+        until = self.backlog_at - asyncio.get_running_loop().time()
+        turns = self.turns if until <= 0 else ("live",)
+        bounds = await self.store.write(lambda db: outbox.begin(db, self.name, key, rows, older_than, turns))
+        due = (oldest + wait - now) / 1e9
+        return bounds, max(0.01, until if due <= 0 < until else due)
 
     async def _until_done(self, bounds: outbox.Bounds, batch: Batch) -> None:
         while True:
@@ -103,6 +110,9 @@ class Courier:
                 return
             self.failures += 1
             self.last_error = outcome.reason
+            if not self.failing:
+                self.failing = True
+                await self.store.write(lambda db: outbox.fail(db, self.name))
             if self.failures == 1:
                 log.warning("%s: delivery fails, the rows are kept and tried again: %s", self.name, outcome.reason)
             delay = self._delay(outcome)
@@ -156,8 +166,12 @@ class Courier:
             if outcome.refused:
                 outbox.refuse(db, self.name, batch, self.delivery.schemas, keys, clock, outcome.reason)
             outbox.finish(db, self.name, bounds, len(batch), delivered=outcome.delivered)
+            if self.failing:
+                outbox.recover(db, self.name)
 
         await self.store.write(work)
+        self.failing = False
+        self._take_turns(bounds, len(batch))
         if outcome.refused:
             log.warning("%s: %d rows were refused for good: %s", self.name, len(batch), outcome.reason)
             self.last_error = outcome.reason
@@ -166,15 +180,25 @@ class Courier:
             self.last_error = ""
         self.failures = 0
 
+    def _take_turns(self, bounds: outbox.Bounds, rows: int) -> None:
+        """What came since an outage and what it left behind go in turns, the latter no faster than `rate`."""
+        if bounds.lane != "rows":
+            return
+        self.turns = ("live", "backlog") if bounds.recovered else ("backlog", "live")
+        if bounds.recovered:
+            now = asyncio.get_running_loop().time()
+            self.backlog_at = max(now, self.backlog_at) + rows / self.buffer.rate
+
     async def status(self) -> dict[str, Any]:
         held = await self.store.read(lambda db: outbox.status(db, self.name))
+        behind = await self.store.read(lambda db: outbox.backlog(db, self.name))
         retry = None
         if self.retry_at is not None:
             retry = round(max(0.0, self.retry_at - asyncio.get_running_loop().time()), 3)
         oldest = None if held.oldest is None else instants(np.array([held.oldest], np.int64), "iso")[0]
         return {
             "sink": self.name,
-            "state": "retrying" if self.failures else "sending" if self.sending else "waiting" if held.rows else "idle",
+            "state": self._state(held.rows, behind),
             "waiting": held.rows,
             "bytes": held.bytes,
             "oldest": oldest,
@@ -186,6 +210,13 @@ class Courier:
             "retry_in": retry,
             "last_error": self.last_error or None,
         }
+
+    def _state(self, waiting: int, behind: int) -> str:
+        if self.failures:
+            return "retrying"
+        if behind:
+            return "catching up"
+        return "sending" if self.sending else "waiting" if waiting else "idle"
 
 
 class Delivery:

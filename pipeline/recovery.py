@@ -53,23 +53,33 @@ def recover(engine: Engine, make_old: Any) -> list[str]:
 def _begin(engine: Engine, step: int, moved: dict[str, Any] | None) -> None:
     """What a start writes, by the writer: a full disk holds it up like any other commit.
 
-    In a transaction before that of the first step: only what the database knows of a file can be cut off.
+    In two transactions before that of the first step: only what the database knows of a file can be cut off, so how long
+    it was is durable before its header is written.
     """
 
-    def work(db: apsw.Connection) -> None:
+    def known(db: apsw.Connection) -> None:
         if moved is not None:
             state.checkpoint(db, step, moved)
         db.execute("REPLACE INTO meta VALUES ('pipeline', ?)", (engine.config.text,))
+        for path, _ in engine.paths():
+            engine.files.cut(db, path)
+
+    def headed(db: apsw.Connection) -> None:
         for path, header in engine.paths():
-            engine.files.cut(db, path, header)
+            engine.files.append(db, path, b"", header)
 
     def done(_: Any, error: BaseException | None) -> None:
+        if error is None and not heads.pop():
+            heads.append(True)
+            engine.store.submit(headed, done)
+            return
         engine.in_flight -= IN_FLIGHT
         engine.failed = engine.failed or error
         engine.wake()
 
+    heads = [not any(header for _, header in engine.paths())]  # whether that is done, or not needed
     engine.in_flight += IN_FLIGHT  # no step before it is done
-    engine.store.submit(work, done)
+    engine.store.submit(known, done)
 
 
 def _replay(

@@ -32,6 +32,7 @@ class BatchSettings(Settings, frozen=True):
 class BufferSettings(Settings, frozen=True):
     size: Size = Size(100_000_000)
     when_full: Literal["thin", "drop_oldest", "block"] = "drop_oldest"
+    rate: Annotated[int, msgspec.Meta(ge=1, description="Rows a second at most of what an outage left behind.")] = 1_000
 
 
 class CloudSettings(Settings, frozen=True, kw_only=True):
@@ -62,6 +63,8 @@ class Cloud(Sink):
     Delivery: at least once, under an Idempotency-Key that stays the same on every try. 2xx is taken; 408, 425, 429, 5xx and
     a silent network are tried again with growing pauses (Retry-After is honoured); any other answer is a refusal for good:
     the rows become dead letters and the next ones go on.
+    After an outage: alerts go first, the newest before the older; then what comes now and what was left behind take turns,
+    the latter oldest first, at most `rate` rows a second, and its rows say `"recovered": true`.
     At the limit (`when_full`): the oldest rows are dropped; or thinned (`thin`): those of a key and interval become one, with
     `thinned` (how many it stands for), `until`, and for each number its mean under its own name, `_first`, `_last`, `_min`,
     `_max` and `_count`; intervals grow from 10 s to a day as need be; or no more input is taken (`block`). Alerts stay whole.
@@ -71,7 +74,9 @@ class Cloud(Sink):
         super().__init__(settings, context)
         self.settings = settings
         wait = int(settings.batch.wait)
-        self.buffer = Buffer(settings.buffer.size, settings.buffer.when_full, settings.batch.rows, wait)
+        self.buffer = Buffer(
+            settings.buffer.size, settings.buffer.when_full, settings.buffer.rate, settings.batch.rows, wait
+        )
         parts = urlsplit(settings.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             context.problem("url", 'must be an address such as "https://example.org/api/sync"')
@@ -139,10 +144,11 @@ class Cloud(Sink):
         import orjson
 
         shown: list[dict[str, Any]] = []
+        flags = {"recovered": True} if batch.recovered else {}
         for stream, frame in batch.parts:
             schema = schema_of(self.context.inputs[stream], frame)
             made = rows(frame, schema, self.context.keys.names)
-            shown += [{"stream": stream, **{k: v for k, v in row.items() if v is not None}} for row in made]
+            shown += [{"stream": stream, **flags, **{k: v for k, v in row.items() if v is not None}} for row in made]
         if self.settings.format == "json":
             body: bytes = orjson.dumps(shown)
         else:

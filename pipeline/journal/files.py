@@ -26,10 +26,13 @@ class Files:
             self.flush(path)
         db.execute("REPLACE INTO files VALUES (?, ?)", (str(path), size + len(data)))
 
-    def cut(self, db: apsw.Connection, path: Path, header: bytes = b"") -> None:
-        """At the start: take away what was written and not committed; a new file gets its header."""
-        self.append(db, path, b"", header)
-        self.truncate(path, self._committed(db, path, self._descriptor(path)))
+    def cut(self, db: apsw.Connection, path: Path) -> None:
+        """At the start: take away what was written and not committed. A file met for the first time is taken as it is."""
+        size = self._committed(db, path, self._descriptor(path))
+        self.truncate(path, size)
+        db.execute("REPLACE INTO files VALUES (?, ?)", (str(path), size))
+        if self.sync:
+            self.flush(path)
 
     def write(self, path: Path, data: bytes, at: int) -> None:
         view = memoryview(data)

@@ -6,6 +6,7 @@ retry, also after a crash, is the same rows under the same key. Rows leave when 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import apsw
@@ -26,6 +27,11 @@ class Bounds(NamedTuple):
     last_id: int
     last_row: int
     attempts: int
+    lane: str = "all"  # which entries between the two belong to it: all, those to keep ("kept"), the others ("rows")
+    recovered: int = 0  # 1: its rows waited while the peer could not be reached
+
+
+_LANES = {"all": "1", "kept": "keep", "rows": "NOT keep"}
 
 
 class Waiting(NamedTuple):
@@ -57,33 +63,105 @@ def status(db: apsw.Connection, sink: str) -> Waiting:
 
 def unfinished(db: apsw.Connection, sink: str) -> Bounds | None:
     """The batch that was begun and has not been finished."""
-    query = "SELECT key, first_id, first_row, last_id, last_row, attempts FROM batches WHERE sink = ?"
+    query = "SELECT key, first_id, first_row, last_id, last_row, attempts, lane, recovered FROM batches WHERE sink = ?"
     for found in db.execute(query, (sink,)):
-        return Bounds(*found)
+        return Bounds._make(found)
     return None
 
 
-def begin(db: apsw.Connection, sink: str, key: str, limit: int, older_than: int) -> Bounds | None:
-    """Write down the next batch: up to `limit` rows, oldest first. None if there are fewer and none came before `older_than`."""
-    first = last = None
-    start = taken = 0
-    oldest = None
-    waiting = "SELECT id, rows, sent, clock FROM outbox WHERE sink = ? ORDER BY id"
-    for entry, count, skip, clock in db.execute(waiting, (sink,)):
-        if first is None:
-            first, start, oldest = entry, skip, clock
-        last, last_row = entry, min(count, skip + limit - taken)
-        taken += last_row - skip
-        if taken >= limit:
-            break
-    if first is None or last is None or (taken < limit and oldest is not None and oldest > older_than):
-        return None
-    bounds = Bounds(key, first, start, last, last_row, 0)
-    columns = "key, sink, first_id, first_row, last_id, last_row, attempts"
-    db.execute(
-        f"INSERT INTO batches ({columns}) VALUES (?, ?, ?, ?, ?, ?, 0)", (key, sink, first, start, last, last_row)
-    )
+def begin(
+    db: apsw.Connection, sink: str, key: str, limit: int, older_than: int, turns: Sequence[str] = ("live", "backlog")
+) -> Bounds | None:
+    """Write down the next batch of up to `limit` rows; None if there are fewer and none came before `older_than`.
+
+    Oldest first. While there is a backlog from an outage: first what must be kept, the newest before the older, then by
+    `turns` what came since ("live") and the backlog, oldest first; a turn that is left out must wait.
+    """
+    bounds = _next(db, sink, key, limit, older_than, turns)
+    if bounds is not None:
+        columns = "key, first_id, first_row, last_id, last_row, attempts, lane, recovered, sink"
+        db.execute(f"INSERT INTO batches ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*bounds, sink))
     return bounds
+
+
+def _next(db: apsw.Connection, sink: str, key: str, limit: int, older_than: int, turns: Sequence[str]) -> Bounds | None:
+    last = backlog(db, sink)
+    if not last:
+        return _take(db, sink, key, limit, older_than, "all", "id > ?", 0)
+    for where, recovered in (("id > ?", False), ("id <= ?", True)):
+        if taken := _take(db, sink, key, limit, 2**62, "kept", where, last, recovered=recovered, newest_first=True):
+            return taken
+    for turn in turns:
+        if turn == "live":
+            taken = _take(db, sink, key, limit, older_than, "rows", "id > ?", last)
+        else:
+            taken = _take(db, sink, key, limit, 2**62, "rows", "id <= ?", last, recovered=True)
+        if taken:
+            return taken
+    return None
+
+
+def _take(
+    db: apsw.Connection,
+    sink: str,
+    key: str,
+    limit: int,
+    older_than: int,
+    lane: str,
+    where: str,
+    id_: int,
+    *,
+    recovered: bool = False,
+    newest_first: bool = False,
+) -> Bounds | None:
+    """Neighbours of a lane, from one end. Newest first: whole entries only, but for one that is too large alone."""
+    order = "DESC" if newest_first else ""
+    waiting = (
+        f"SELECT id, rows, sent, clock FROM outbox WHERE sink = ? AND {_LANES[lane]} AND {where} ORDER BY id {order}"
+    )
+    found: list[tuple[int, int, int]] = []  # entry, from row, to row
+    taken = 0
+    oldest = older_than + 1
+    for entry, count, sent, clock in db.execute(waiting, (sink, id_)):
+        # An entry of which a batch has taken some can only be the first one: bounds say no more than that.
+        if found and (sent or (newest_first and (taken + count > limit or found[0][1]))):
+            break
+        oldest = clock if not found else min(oldest, clock)
+        found.append((entry, sent, min(count, sent + limit - taken)))
+        taken += found[-1][2] - sent
+        if taken >= limit or found[-1][2] < count:
+            break
+    if not found or (taken < limit and oldest > older_than):
+        return None
+    (first, first_row, _), (last, _, last_row) = min(found), max(found)
+    return Bounds(key, first, first_row, last, last_row, 0, lane, recovered)
+
+
+# --- outages ---------------------------------------------------------------------------------------------------------
+
+
+def failing(db: apsw.Connection, sink: str) -> bool:
+    """True if the last try failed."""
+    return any(failing for (failing,) in db.execute("SELECT failing FROM outages WHERE sink = ?", (sink,)))
+
+
+def fail(db: apsw.Connection, sink: str) -> None:
+    """The peer cannot be reached."""
+    db.execute("INSERT INTO outages VALUES (?, 1, 0) ON CONFLICT (sink) DO UPDATE SET failing = 1", (sink,))
+
+
+def recover(db: apsw.Connection, sink: str) -> None:
+    """It can again: what waits now is the backlog of the outage."""
+    newest = "(SELECT coalesce(max(id), 0) FROM outbox WHERE sink = ?)"
+    db.execute(f"UPDATE outages SET failing = 0, backlog = {newest} WHERE sink = ?", (sink, sink))
+
+
+def backlog(db: apsw.Connection, sink: str) -> int:
+    """The last entry of the backlog of an outage; 0 if none of it is left."""
+    query = "SELECT backlog FROM outages WHERE sink = ?1 AND EXISTS (SELECT 1 FROM outbox WHERE sink = ?1 AND id <= backlog)"
+    for (last,) in db.execute(query, (sink,)):
+        return int(last)
+    return 0
 
 
 def oldest(db: apsw.Connection, sink: str) -> int | None:
@@ -96,7 +174,8 @@ def oldest(db: apsw.Connection, sink: str) -> int | None:
 def load(db: apsw.Connection, sink: str, bounds: Bounds) -> Batch:
     """The rows of a batch: neighbours of one stream are one Frame."""
     parts: list[tuple[str, Frame]] = []
-    query = "SELECT id, stream, data FROM outbox WHERE sink = ? AND id BETWEEN ? AND ? ORDER BY id"
+    lane = _LANES[bounds.lane]
+    query = f"SELECT id, stream, data FROM outbox WHERE sink = ? AND id BETWEEN ? AND ? AND {lane} ORDER BY id"
     for entry, stream, data in db.execute(query, (sink, bounds.first_id, bounds.last_id)):
         frame = decode(bytes(data), NO_PROGRESS)
         begin_row = bounds.first_row if entry == bounds.first_id else 0
@@ -105,7 +184,7 @@ def load(db: apsw.Connection, sink: str, bounds: Bounds) -> Batch:
         if parts and parts[-1][0] == stream and parts[-1][1].columns.keys() == frame.columns.keys():
             frame = concatenate([parts.pop()[1], frame])
         parts.append((stream, frame))
-    return Batch(bounds.key, parts, bounds.attempts)
+    return Batch(bounds.key, parts, bounds.attempts, bool(bounds.recovered))
 
 
 def tried(db: apsw.Connection, key: str) -> None:
@@ -117,7 +196,8 @@ def finish(db: apsw.Connection, sink: str, bounds: Bounds, count: int, *, delive
     last_of_entry = list(db.execute("SELECT rows FROM outbox WHERE id = ?", (bounds.last_id,)))
     whole = bool(last_of_entry) and last_of_entry[0][0] == bounds.last_row
     gone = bounds.last_id if whole else bounds.last_id - 1
-    db.execute("DELETE FROM outbox WHERE sink = ? AND id BETWEEN ? AND ?", (sink, bounds.first_id, gone))
+    lane = _LANES[bounds.lane]
+    db.execute(f"DELETE FROM outbox WHERE sink = ? AND id BETWEEN ? AND ? AND {lane}", (sink, bounds.first_id, gone))
     db.execute("UPDATE outbox SET sent = ? WHERE id = ?", (bounds.last_row, bounds.last_id))
     db.execute("DELETE FROM batches WHERE key = ?", (bounds.key,))
     _count(db, sink, sent=count if delivered else 0, refused=0 if delivered else count)
@@ -152,11 +232,10 @@ def make_room(db: apsw.Connection, sink: str, limit: int) -> int:
     if over <= 0:
         return 0
     dropped = 0
-    entries = (
-        f"SELECT id, rows - sent, size + {ENTRY_BYTES} FROM outbox WHERE sink = ? AND id > ? AND NOT keep ORDER BY id"
-    )
+    free = "sink = ? AND NOT id BETWEEN ? AND ? AND NOT keep"
+    entries = f"SELECT id, rows - sent, size + {ENTRY_BYTES} FROM outbox WHERE {free} ORDER BY id"
     gone = []
-    for entry, count, size in db.execute(entries, (sink, _after_batch(db, sink))):
+    for entry, count, size in db.execute(entries, (sink, *_under_way(db, sink))):
         if over <= 0:
             break
         gone.append((entry,))
@@ -190,8 +269,8 @@ def make_thinner(db: apsw.Connection, sink: str, schemas: dict[str, Schema]) -> 
 
 def _to_thin(db: apsw.Connection, sink: str) -> list[tuple[int, str, int, int]]:
     """(id, stream, level, size) of the entries to thin next."""
-    free = "sink = ? AND id > ? AND NOT keep AND sent = 0 AND level < ?"
-    values = (sink, _after_batch(db, sink), len(LADDER))
+    free = "sink = ? AND NOT id BETWEEN ? AND ? AND NOT keep AND sent = 0 AND level < ?"
+    values = (sink, *_under_way(db, sink), len(LADDER))
     levels = list(
         db.execute(f"SELECT level, sum(size + {ENTRY_BYTES}) AS held FROM outbox WHERE {free} GROUP BY level", values)
     )
@@ -226,10 +305,10 @@ def _thin(db: apsw.Connection, sink: str, ids: list[int], size: int, level: int,
     return size - len(packed) - ENTRY_BYTES
 
 
-def _after_batch(db: apsw.Connection, sink: str) -> int:
-    """Entries up to this one belong to a batch under way, whose bytes must stay what they are."""
-    under_way = unfinished(db, sink)
-    return under_way.last_id if under_way else 0
+def _under_way(db: apsw.Connection, sink: str) -> tuple[int, int]:
+    """The entries between these belong to a batch under way, whose bytes must stay what they are."""
+    begun = unfinished(db, sink)
+    return (0, -1) if begun is None or begun.lane == "kept" else (begun.first_id, begun.last_id)
 
 
 def _count(
