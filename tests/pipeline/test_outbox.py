@@ -117,3 +117,86 @@ class Outbox(RuleBasedStateMachine):
 
 TestOutbox: Any = Outbox.TestCase
 TestOutbox.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+# --- after an outage ---
+
+
+def outage(backlog: list[tuple[list[int], bool]], since: list[tuple[list[int], bool]]) -> apsw.Connection:
+    """A database with rows (and whether they must be kept) that waited out an outage, and some that came since."""
+    db = apsw.Connection(":memory:")
+    db.execute(TABLES)
+    outbox.fail(db, SINK)
+    for i, (entries, ended) in enumerate(((backlog, False), (since, True))):
+        if ended:
+            outbox.recover(db, SINK)
+        for made, keep in entries:
+            outbox.put(db, SINK, "alerts" if keep else "rows", frame(made), keep=keep, clock=i)
+    return db
+
+
+def sent(
+    db: apsw.Connection, limit: int, turns: tuple[str, ...] = ("live", "backlog")
+) -> tuple[list[int], bool] | None:
+    """The values of the next batch, which is delivered, and whether it is flagged."""
+    bounds = outbox.begin(db, SINK, "key", limit, 2**61, turns)
+    if bounds is None:
+        return None
+    batch = outbox.load(db, SINK, bounds)
+    outbox.finish(db, SINK, bounds, len(batch), delivered=True)
+    return values(batch), batch.recovered
+
+
+def test_alerts_go_first_the_newest_before_the_older() -> None:
+    db = outage([([1], False), ([2], True), ([3], False), ([4, 5], True), ([6], True)], [([7], False), ([8], True)])
+    batches = [sent(db, 3) for _ in range(6)]
+    assert batches == [([8], False), ([4, 5, 6], True), ([2], True), ([7], False), ([1, 3], True), None]
+
+
+def test_what_comes_and_what_was_left_behind_take_turns() -> None:
+    db = outage([([1, 2, 3, 4], False)], [([5, 6], False)])
+    assert sent(db, 2, ("backlog", "live")) == ([1, 2], True)
+    assert sent(db, 2, ("live", "backlog")) == ([5, 6], False)
+    assert sent(db, 2, ("live",)) is None  # the backlog is not to go faster than `rate`
+    assert sent(db, 2, ("backlog", "live")) == ([3, 4], True)
+    outbox.put(db, SINK, "rows", frame([7]), keep=False, clock=2)
+    assert sent(db, 2) == ([7], False)
+
+
+def test_an_entry_of_which_some_were_sent_is_not_sent_again() -> None:
+    db = outage([([1, 2, 3], True), ([4], True)], [])
+    assert sent(db, 2) == ([4], True)
+    assert sent(db, 2) == ([1, 2], True)
+    assert sent(db, 2) == ([3], True)
+    assert sent(db, 2) is None
+
+
+def test_an_outage_survives_a_restart() -> None:
+    db = outage([([1], False)], [])
+    outbox.fail(db, SINK)
+    assert outbox.failing(db, SINK)
+    outbox.recover(db, SINK)
+    assert not outbox.failing(db, SINK)
+    assert outbox.backlog(db, SINK) == 1
+
+
+def test_thinning_keeps_count_and_spares_what_must_not_change() -> None:
+    """Every reading is in a row or stood for by one; alerts, and what a batch under way holds, stay as they are."""
+    db = apsw.Connection(":memory:")
+    db.execute(TABLES)
+    many = [frame(list(range(i * 100, i * 100 + 100))) for i in range(40)]
+    for made in many:
+        outbox.put(db, SINK, "rows", made, keep=False, clock=0)
+        outbox.put(db, SINK, "alerts", frame([1]), keep=True, clock=0)
+    begun = outbox.begin(db, SINK, "key", 150, 2**61)
+    assert begun is not None
+    before = values(outbox.load(db, SINK, begun))
+    size = outbox.held(db, SINK)
+    while saved := outbox.make_thinner(db, SINK, {"rows": SCHEMA, "alerts": SCHEMA}):
+        size -= saved
+        assert size == outbox.held(db, SINK)
+    assert values(outbox.load(db, SINK, begun)) == before
+    assert list(db.execute("SELECT count(*), sum(rows) FROM outbox WHERE keep")) == [(40, 40)]
+    status = outbox.status(db, SINK)
+    assert status.rows + status.thinned == 4040
+    assert status.rows < 400
