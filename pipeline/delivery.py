@@ -93,13 +93,10 @@ class Courier:
             return None, None
         now = self.delivery.clock.wall()
         key, rows, wait = self.delivery.new_key(), self.buffer.rows, self.buffer.wait
-        # A clock that was set back must not make rows wait: what seems to come from the future has waited enough.
-        older_than = now - wait if oldest <= now else now + 2**62
-        older_than = min(older_than, 2**62)
         until = self.backlog_at - asyncio.get_running_loop().time()
         turns = self.turns if until <= 0 else ("live",)
-        bounds = await self.store.write(lambda db: outbox.begin(db, self.name, key, rows, older_than, turns))
-        due = (oldest + wait - now) / 1e9
+        bounds = await self.store.write(lambda db: outbox.begin(db, self.name, key, rows, now - wait, now, turns))
+        due = min(oldest + wait - now, wait) / 1e9
         return bounds, max(0.01, until if due <= 0 < until else due)
 
     async def _until_done(self, bounds: outbox.Bounds, batch: Batch) -> None:

@@ -70,32 +70,40 @@ def unfinished(db: apsw.Connection, sink: str) -> Bounds | None:
 
 
 def begin(
-    db: apsw.Connection, sink: str, key: str, limit: int, older_than: int, turns: Sequence[str] = ("live", "backlog")
+    db: apsw.Connection,
+    sink: str,
+    key: str,
+    limit: int,
+    older_than: int,
+    now: int = 2**62,
+    turns: Sequence[str] = ("live", "backlog"),
 ) -> Bounds | None:
     """Write down the next batch of up to `limit` rows; None if there are fewer and none came before `older_than`.
 
     Oldest first. While there is a backlog from an outage: first what must be kept, the newest before the older, then by
     `turns` what came since ("live") and the backlog, oldest first; a turn that is left out must wait.
     """
-    bounds = _next(db, sink, key, limit, older_than, turns)
+    bounds = _next(db, sink, key, limit, older_than, now, turns)
     if bounds is not None:
         columns = "key, first_id, first_row, last_id, last_row, attempts, lane, recovered, sink"
         db.execute(f"INSERT INTO batches ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*bounds, sink))
     return bounds
 
 
-def _next(db: apsw.Connection, sink: str, key: str, limit: int, older_than: int, turns: Sequence[str]) -> Bounds | None:
+def _next(
+    db: apsw.Connection, sink: str, key: str, limit: int, older_than: int, now: int, turns: Sequence[str]
+) -> Bounds | None:
     last = backlog(db, sink)
     if not last:
-        return _take(db, sink, key, limit, older_than, "all", "id > ?", 0)
+        return _take(db, sink, key, limit, older_than, now, "all", "id > ?", 0)
     for where, recovered in (("id > ?", False), ("id <= ?", True)):
-        if taken := _take(db, sink, key, limit, 2**62, "kept", where, last, recovered=recovered, newest_first=True):
+        if taken := _take(db, sink, key, limit, now, now, "kept", where, last, recovered=recovered, newest_first=True):
             return taken
     for turn in turns:
         if turn == "live":
-            taken = _take(db, sink, key, limit, older_than, "rows", "id > ?", last)
+            taken = _take(db, sink, key, limit, older_than, now, "rows", "id > ?", last)
         else:
-            taken = _take(db, sink, key, limit, 2**62, "rows", "id <= ?", last, recovered=True)
+            taken = _take(db, sink, key, limit, now, now, "rows", "id <= ?", last, recovered=True)
         if taken:
             return taken
     return None
@@ -107,6 +115,7 @@ def _take(
     key: str,
     limit: int,
     older_than: int,
+    now: int,
     lane: str,
     where: str,
     id_: int,
@@ -121,7 +130,7 @@ def _take(
     )
     found: list[tuple[int, int, int]] = []  # entry, from row, to row
     taken = 0
-    oldest = older_than + 1
+    oldest = now
     for entry, count, sent, clock in db.execute(waiting, (sink, id_)):
         # An entry of which a batch has taken some can only be the first one: bounds say no more than that.
         if found and (sent or (newest_first and (taken + count > limit or found[0][1]))):
@@ -131,7 +140,8 @@ def _take(
         taken += found[-1][2] - sent
         if taken >= limit or found[-1][2] < count:
             break
-    if not found or (taken < limit and oldest > older_than):
+    # A clock that was set back must not make rows wait: what seems to come from the future has waited enough.
+    if not found or (taken < limit and older_than < oldest <= now):
         return None
     (first, first_row, _), (last, _, last_row) = min(found), max(found)
     return Bounds(key, first, first_row, last, last_row, 0, lane, recovered)

@@ -139,7 +139,7 @@ def sent(
     db: apsw.Connection, limit: int, turns: tuple[str, ...] = ("live", "backlog")
 ) -> tuple[list[int], bool] | None:
     """The values of the next batch, which is delivered, and whether it is flagged."""
-    bounds = outbox.begin(db, SINK, "key", limit, 2**61, turns)
+    bounds = outbox.begin(db, SINK, "key", limit, 2**61, 2**62, turns)
     if bounds is None:
         return None
     batch = outbox.load(db, SINK, bounds)
