@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -154,3 +155,22 @@ async def test_the_history_keeps_to_its_size(device: Device, http: aiohttp.Clien
     assert readings["oldest"] > "1970-01-02"
     assert 0.8 * limit < readings["rows"] * 28 + windows["rows"] * 60 < 1.1 * limit  # 28 and 60 bytes are their columns
     assert await device.end() == 0
+
+
+async def test_dead_letters_are_listed_while_it_runs_and_after(device: Device, http: aiohttp.ClientSession) -> None:
+    def dead(*more: str) -> Any:
+        command = [sys.executable, "-m", "pipeline.command", "dead", str(device.file), *more]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        return done.stdout
+
+    assert dead() == "no dead letters\n"
+    await device.start(http)
+    async with http.post(device.url + "/data", json={"id": "a", "ts": 1}) as answer:
+        assert answer.status == 400
+    (letter,) = json.loads(await asyncio.to_thread(dead, "--format", "json"))["dead"]
+    assert letter["node"] == "readings"
+    assert "value" in letter["reason"]
+    assert json.loads(letter["row"]) == {"id": "a", "ts": 1}
+    assert dead("--node", "seconds") == "no dead letters\n"
+    assert await device.end() == 0
+    assert letter["reason"] in dead("--node", "readings")

@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "run a pipeline until it is stopped or its finite sources end",
     "check": "find every problem of a pipeline file without starting it",
     "graph": "show the graph of a pipeline file",
+    "dead": "list the dead letters: what was refused or failed, and why",
 }
 
 

@@ -155,6 +155,8 @@ def bury(db: apsw.Connection, letters: list[tuple[int, str, str, str]]) -> None:
     db.execute("DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?", (DEAD_LETTERS,))
 
 
-def dead(db: apsw.Connection, limit: int) -> list[tuple[int, int, str, str, str]]:
-    """(id, clock, node, reason, row), newest first."""
-    return list(db.execute("SELECT id, clock, node, reason, row FROM dead ORDER BY id DESC LIMIT ?", (limit,)))
+def dead(db: apsw.Connection, limit: int, node: str | None = None) -> list[tuple[int, int, str, str, str]]:
+    """(id, clock, node, reason, row), newest first; of one node, or of all."""
+    where, values = ("WHERE node = ? ", [node]) if node is not None else ("", [])
+    query = f"SELECT id, clock, node, reason, row FROM dead {where}ORDER BY id DESC LIMIT ?"
+    return list(db.execute(query, (*values, limit)))
