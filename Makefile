@@ -7,9 +7,10 @@ READINGS ?= 1000000
 KILLS ?= 1000
 SEEDS ?= 1000
 MINUTES ?= 60
+DAYS ?= 7
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench kills soak simulate clean
+.PHONY: help run test check format bench torture soak simulate offline clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -41,11 +42,14 @@ format: $(VENV)/dev.stamp ## put the code into its form
 bench: $(VENV)/dev.stamp ## the reference job, beside a bare loop over its lines (READINGS=1000000)
 	$(BIN)/python benchmarks/reference.py $(READINGS)
 
-kills: $(VENV)/dev.stamp ## kill a real pipeline again and again (KILLS=1000)
+torture: $(VENV)/dev.stamp ## kill a real pipeline again and again (KILLS=1000)
 	KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_kill.py
 
 simulate: $(VENV)/dev.stamp ## the whole engine on a simulated disk, clock and network (SEEDS=1000)
 	SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation
+
+offline: $(VENV)/dev.stamp ## a week without a network, inside a buffer of 100 MB (DAYS=7)
+	$(BIN)/python benchmarks/offline.py $(DAYS)
 
 soak: $(VENV)/dev.stamp ## a steady load with faults; prints what grows (MINUTES=60)
 	$(BIN)/python tests/soak.py --minutes $(MINUTES)

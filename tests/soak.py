@@ -3,7 +3,9 @@
 A real process takes readings over HTTP and from a growing file, with bad ones among them, while its cloud fails, hangs and
 goes away, the process is paused now and then, and someone asks questions and leaves connections half open. Memory, open
 files and what the database holds beside the data are sampled; at the end their slopes are printed, and what was
-acknowledged is looked for: in the history (as far back as it goes) and at the cloud, each once.
+acknowledged is looked for: in the history (its last minute) each once, and in the windows that the cloud has, all of it.
+
+`--kills N` kills and restarts it N times on the way; the slopes then say less, since each process begins anew.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
+import zlib
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +42,10 @@ EVERY_S = 0.2  # between two requests of a client
 SAMPLE_S = 5.0
 WINDOW_MS = 10_000
 LATEST_S = 60  # of the history, how much is looked at in the end
+SLOW = 3  # clients that send half a request
+LINES = 10  # written at a time, each half second
+ROTATED = 1_000_000  # bytes
+DELIVERED_S = 120.0  # for what still waits in the end
 
 PIPELINE = """
 [pipeline]
@@ -89,11 +98,19 @@ retention = "2 min"
 
 [sinks.cloud]
 type = "cloud"
-inputs = ["ten_seconds", "high"]
+inputs = ["ten_seconds", "ten_seconds.late", "high"]
 url = "http://127.0.0.1:{cloud}/api/sync"
 batch = {{ rows = 200, wait = "1 s" }}
 timeout = "3 s"
 """
+
+
+DATA = (
+    "SELECT sum(length(data)) FROM frames",
+    "SELECT sum(length(data)) FROM outbox",
+    "SELECT sum(length(row) + length(reason)) FROM dead",
+    "SELECT sum(length(request) + length(receipt)) FROM requests",
+)
 
 
 class Cloud:
@@ -101,11 +118,13 @@ class Cloud:
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
-        self.keys: dict[str, int] = {}  # of each batch taken: the hash of its body
+        self.keys: dict[str, int] = {}  # of each batch taken: the checksum of its body
         self.changed = self.requests = 0
-        self.windows: Counter[tuple[str, str]] = Counter()
-        self.readings = 0  # that the windows count
+        self.windows: Counter[tuple[str, int]] = Counter()  # by id and start: how often it came
+        self.alerts: Counter[tuple[str, str, str]] = Counter()
+        self.counted: Counter[tuple[str, int]] = Counter()  # readings in the windows, or late for them
         self.away_until = 0.0
+        self.well = False  # in the end
 
     async def take(self, request: web.Request) -> web.Response:
         self.requests += 1
@@ -113,25 +132,41 @@ class Cloud:
         if body[:2] == b"\x1f\x8b":
             body = gzip.decompress(body)
         now = time.monotonic()
-        if self.chance.random() < 0.01:
+        luck = 1.0 if self.well else self.chance.random()
+        if luck < 0.01:
             self.away_until = now + self.chance.uniform(5, 60)
-        luck = self.chance.random()
-        if luck < 0.02:
+        elif luck < 0.03:
             await asyncio.sleep(5)
-        if now < self.away_until or luck < 0.1:
+        if not self.well and (now < self.away_until or luck < 0.1):
             return web.Response(status=503)
         self._keep(request.headers["Idempotency-Key"], body)
         return web.Response(status=504 if luck < 0.2 else 200)
 
     def _keep(self, key: str, body: bytes) -> None:
         if key in self.keys:
-            self.changed += self.keys[key] != hash(body)
+            self.changed += self.keys[key] != zlib.crc32(body)
             return
-        self.keys[key] = hash(body)
+        self.keys[key] = zlib.crc32(body)
         for row in map(json.loads, body.splitlines()):
-            if row["stream"] == "ten_seconds":
-                self.windows[row["id"], row["start"]] += 1
-                self.readings += row["n"]
+            if row["stream"] == "high":
+                self.alerts[row["id"], row["time"], row["state"]] += 1
+            elif row["stream"] == "ten_seconds":
+                window = row["id"], ms(row["start"])
+                self.windows[window] += 1
+                self.counted[window] += row["n"]
+            else:
+                self.counted[row["id"], window_of(ms(row["time"]))] += 1
+
+    def doubles(self) -> int:
+        return sum(n > 1 for n in (*self.windows.values(), *self.alerts.values()))
+
+
+def ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def window_of(ts: int) -> int:
+    return ts // WINDOW_MS * WINDOW_MS
 
 
 class Load:
@@ -142,52 +177,64 @@ class Load:
         self.device = device
         self.file = folder / "lines.ndjson"
         self.until = until
-        self.acknowledged: list[tuple[float, str, int]] = []  # when, id, n: of the last minutes only
+        self.rotates = True
+        self.latest: deque[tuple[float, str, int]] = deque()  # acknowledged: when, id, n
+        self.counted: Counter[tuple[str, int]] = Counter()  # by id and window
         self.taken = self.refused = self.failures = self.questions = self.lines = 0
+        self.answers: Counter[int] = Counter()
 
     def running(self) -> bool:
         return time.monotonic() < self.until
 
     def _reading(self, name: str, n: int) -> dict[str, Any]:
-        reading = {"id": name, "ts": round(time.time() * 1000), "value": round(self.chance.uniform(0, 100), 2), "n": n}
+        value: Any = round(self.chance.uniform(0, 100), 2)
         if self.chance.random() < 0.005:
-            del reading["value"]
-        return reading
+            value = "much"
+        return {"id": name, "ts": round(time.time() * 1000), "value": value, "n": n}
+
+    def _keep(self, readings: list[dict[str, Any]]) -> None:
+        now = time.monotonic()
+        self.taken += len(readings)
+        for reading in readings:
+            self.latest.append((now, reading["id"], reading["n"]))
+            self.counted[reading["id"], window_of(reading["ts"])] += 1
+        while self.latest and self.latest[0][0] < now - LATEST_S:
+            self.latest.popleft()
 
     async def client(self, name: str, http: aiohttp.ClientSession) -> None:
         n = 0
         while self.running():
             batch = [self._reading(f"{name}-{i % 5}", n + i) for i in range(READINGS)]
             n += READINGS
-            good = [r for r in batch if "value" in r]
-            while True:
-                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                    key = {"Idempotency-Key": f"{name}-{n}"}
-                    async with http.post(self.device.url + "/data", json=batch, headers=key) as answer:
-                        await answer.read()
-                        if answer.status in (201, 400):
-                            break
-                self.failures += 1
-                await asyncio.sleep(0.2)
-            now = time.monotonic()
-            self.taken += len(good)
+            await self._until_taken(http, f"{name}-{n}", batch)
+            good = [r for r in batch if r["value"] != "much"]
+            self._keep(good)
             self.refused += len(batch) - len(good)
-            self.acknowledged += [(now, r["id"], r["n"]) for r in good]
-            self.acknowledged = (
-                [a for a in self.acknowledged if a[0] > now - LATEST_S] if n % 500 == 0 else self.acknowledged
-            )
             await asyncio.sleep(EVERY_S)
+
+    async def _until_taken(self, http: aiohttp.ClientSession, key: str, batch: list[dict[str, Any]]) -> None:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                url, headers = self.device.url + "/data", {"Idempotency-Key": key}
+                async with http.post(url, json=batch, headers=headers) as answer:
+                    await answer.read()
+                    self.answers[answer.status] += 1
+                    if answer.status in (201, 400):
+                        return
+            self.failures += 1
+            await asyncio.sleep(0.2)
 
     async def writer(self) -> None:
         while self.running():
+            written = [self._reading(f"line-{i % 5}", self.lines + i) for i in range(LINES)]
             with self.file.open("a") as lines:
-                for _ in range(10):
-                    lines.write(json.dumps({**self._reading("line", self.lines), "value": 50.0}) + "\n")
-                    self.lines += 1
-            if self.file.stat().st_size > 5_000_000:  # rotated, as a log is
+                lines.writelines(json.dumps(reading) + "\n" for reading in written)
+            self.lines += LINES
+            self._keep([r for r in written if r["value"] != "much"])
+            await asyncio.sleep(0.5)
+            if self.rotates and self.file.stat().st_size > ROTATED:  # as a log is; what it had has been read by now
                 self.file.replace(self.file.with_suffix(".1"))
                 self.file.touch()
-            await asyncio.sleep(0.5)
 
     async def asker(self, http: aiohttp.ClientSession) -> None:
         paths = ["/health", "/metrics", "/api/streams", "/api/streams/ten_seconds/rows?limit=200", "/api/alerts", "/data",
@@ -218,6 +265,13 @@ class Load:
             await asyncio.sleep(self.chance.uniform(0.2, 5))
             self.device.send(signal.SIGCONT)
 
+    async def killer(self, kills: int, http: aiohttp.ClientSession) -> None:
+        pause = max(self.until - time.monotonic(), 0) / (kills + 1)
+        for _ in range(kills):
+            await asyncio.sleep(pause)
+            await self.device.end(signal.SIGKILL)
+            await self.device.start(http)
+
 
 def sample(pid: int, folder: Path) -> tuple[float, float, float]:
     """RSS (MB), open files, and what the database has beside its data (MB)."""
@@ -226,8 +280,7 @@ def sample(pid: int, folder: Path) -> tuple[float, float, float]:
     on_disk = sum(f.stat().st_size for f in folder.glob("headwater.db*"))
     db = apsw.Connection(str(folder / "headwater.db"), flags=apsw.SQLITE_OPEN_READONLY)
     db.set_busy_timeout(5000)
-    sizes = "SELECT (SELECT coalesce(sum(length(data)), 0) FROM frames) + (SELECT coalesce(sum(length(data)), 0) FROM outbox)"
-    ((data,),) = list(db.execute(sizes))
+    data = sum(size or 0 for table in DATA for (size,) in db.execute(table))
     db.close()
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, files, (on_disk - data) / 1e6
 
@@ -240,74 +293,110 @@ def slope(samples: np.ndarray[Any, Any], column: int) -> tuple[float, float]:
 
 
 def report(samples: np.ndarray[Any, Any]) -> None:
-    warm = min(300.0, samples[-1, 0] * 0.2)
-    used = samples[samples[:, 0] >= warm]
+    """Each slope after the warm-up, and of the second half alone: what fills up to a limit has done so by then."""
+    end = samples[-1, 0]
     for column, name in ((1, "RSS, MB"), (2, "open files"), (3, "database beside its data, MB")):
-        per_hour, error = slope(used, column)
-        values = used[:, column]
-        seen = f"first {values[0]:.1f}, last {values[-1]:.1f}, most {values.max():.1f}"
-        print(f"{name:30} {per_hour:+8.3f} an hour (± {error:.3f}); {seen}")
+        for part, since in (("warm", min(300.0, end * 0.2)), ("second half", end / 2)):
+            used = samples[samples[:, 0] >= since]
+            per_hour, error = slope(used, column)
+            values = used[:, column]
+            seen = f"first {values[0]:.1f}, last {values[-1]:.1f}, most {values.max():.1f}"
+            print(f"{name:29}{part:12}{per_hour:+8.3f} an hour (± {error:.3f}); {seen}")
 
 
-async def main(minutes: float, seed: int) -> int:
+@contextlib.asynccontextmanager
+async def serving(cloud: Cloud) -> AsyncIterator[int]:
+    app = web.Application()
+    app.router.add_post("/api/sync", cloud.take)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def main(minutes: float, kills: int, seed: int) -> int:
     chance = random.Random(seed)
+    cloud = Cloud(chance)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cloud = Cloud(chance)
-        app = web.Application()
-        app.router.add_post("/api/sync", cloud.take)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        port = free_port()
-        (folder / "lines.ndjson").touch()
-        (folder / "pipeline.toml").write_text(PIPELINE.format(port=port, cloud=runner.addresses[0][1]))
-        device = Device(folder / "pipeline.toml", port)
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as http:
+        async with serving(cloud) as cloud_port, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as http:
+            port = free_port()
+            (folder / "lines.ndjson").touch()
+            (folder / "pipeline.toml").write_text(PIPELINE.format(port=port, cloud=cloud_port))
+            device = Device(folder / "pipeline.toml", port)
             await device.start(http)
-            started = time.monotonic()
-            load = Load(chance, device, folder, started + 60 * minutes)
-            tasks = [load.client(f"c{i}", http) for i in range(CLIENTS)]
-            tasks += [load.writer(), load.asker(http), load.slow(), load.pauser()]
-            running = [asyncio.create_task(task) for task in tasks]
-            samples = []
-            assert device.process is not None
-            while load.running():
-                await asyncio.sleep(SAMPLE_S)
-                samples.append((time.monotonic() - started, *sample(device.process.pid, folder / "state")))
-                if len(samples) % 60 == 0:
-                    print(
-                        f"{samples[-1][0] / 60:5.1f} min: RSS {samples[-1][1]:.1f} MB, {samples[-1][2]:.0f} files",
-                        flush=True,
-                    )
-            running[-1].cancel()
-            device.send(signal.SIGCONT)
-            await asyncio.gather(*running, return_exceptions=True)
+            load = Load(chance, device, folder, time.monotonic() + 60 * minutes)
+            load.rotates = not kills  # what was not read of a file that is gone when the process starts again is lost
+            samples = await watched(load, kills, http, folder / "state")
+            cloud.well = True
+            await asyncio.sleep(2)  # the last lines are read
             lost, doubled = await looked_for(load, device, http)
-            report(np.array(samples))
-            await device.end()
-        await runner.cleanup()
-        doubles = sum(n > 1 for n in cloud.windows.values())
-        print(
-            f"{load.taken} readings and {load.lines} lines taken, {load.refused} refused, {load.failures} tries failed"
-        )
-        print(f"{load.questions} questions answered; of the last minute {lost} lost, {doubled} doubled")
-        took = f"{cloud.requests} requests, {len(cloud.windows)} windows of {cloud.readings} readings"
-        print(f"cloud: {took}, {doubles} doubled, {cloud.changed} batches changed")
-        return 1 if lost or doubled or doubles or cloud.changed else 0
+            await delivered(device, http)
+            ended = await device.end()
+    report(np.array(samples))
+    closed = max(start for _, start in load.counted) - WINDOW_MS - 5_000
+    wrong = [w for w in load.counted if w[1] < closed and load.counted[w] != cloud.counted[w]]
+    print(f"{load.taken} readings taken, {load.lines} of them lines; {load.refused} refused over HTTP")
+    print(f"{load.failures} tries failed, {load.questions} questions answered, answers {dict(load.answers)}")
+    print(f"history: of the last minute's {len(load.latest)} readings {lost} lost, {doubled} doubled")
+    took = f"{cloud.requests} requests, {len(cloud.windows)} windows and {len(cloud.alerts)} alerts"
+    print(f"cloud: {took}, {cloud.doubles()} doubled, {cloud.changed} batches changed")
+    print(f"windows: {len(wrong)} of {len(load.counted)} do not count what was acknowledged {wrong[:5]}")
+    return 1 if ended or lost or doubled or wrong or cloud.doubles() or cloud.changed else 0
+
+
+async def watched(load: Load, kills: int, http: aiohttp.ClientSession, state: Path) -> list[tuple[float, ...]]:
+    """The samples; all of the load has ended."""
+    tasks = [load.client(f"c{i}", http) for i in range(CLIENTS)] + [load.slow() for _ in range(SLOW)]
+    tasks += [load.writer(), load.asker(http)]
+    running = [asyncio.create_task(task) for task in tasks]
+    disturbing = asyncio.create_task(load.killer(kills, http) if kills else load.pauser())
+    started = time.monotonic()
+    samples: list[tuple[float, ...]] = []
+    while load.running():
+        await asyncio.sleep(SAMPLE_S)
+        try:
+            assert load.device.process is not None
+            samples.append((time.monotonic() - started, *sample(load.device.process.pid, state)))
+        except (OSError, apsw.Error):
+            if not kills:
+                raise
+        if samples and len(samples) % 60 == 0:
+            print(
+                f"{samples[-1][0] / 60:5.1f} min: RSS {samples[-1][1]:.1f} MB, {samples[-1][2]:.0f} files", flush=True
+            )
+    if kills:
+        await disturbing
+    else:
+        disturbing.cancel()
+        load.device.send(signal.SIGCONT)
+    await asyncio.gather(*running)
+    return samples
 
 
 async def looked_for(load: Load, device: Device, http: aiohttp.ClientSession) -> tuple[int, int]:
     """Of what was acknowledged last: how much is not in the history, and how much more than once."""
-    now = time.monotonic()
-    wanted = {(name, n) for when, name, n in load.acknowledged if when > now - LATEST_S}
     found = Counter((row["id"], row["n"]) for row in await device.rows(http, "valid"))
-    return sum(item not in found for item in wanted), sum(n > 1 for (name, _), n in found.items() if name != "line")
+    return sum((name, n) not in found for _, name, n in load.latest), sum(n > 1 for n in found.values())
+
+
+async def delivered(device: Device, http: aiohttp.ClientSession) -> None:
+    until = time.monotonic() + DELIVERED_S
+    while time.monotonic() < until:
+        async with http.get(device.url + "/api/delivery") as answer:
+            if all(sink["waiting"] == 0 for sink in (await answer.json())["sinks"]):
+                return
+        await asyncio.sleep(1)
+    print("the backlog was not delivered")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    sys.exit(asyncio.run(main(options.minutes, options.seed)))
+    sys.exit(asyncio.run(main(options.minutes, options.kills, options.seed)))
