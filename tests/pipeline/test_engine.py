@@ -325,3 +325,19 @@ async def test_the_checkpoint_makes_the_journal_short(rig: Make) -> None:
     assert steps == 0
     r.crash()
     assert rig().totals() == {"a": 3.0}
+
+
+async def test_a_clock_set_back_refuses_nothing_and_marks_what_it_dates(rig: Make) -> None:
+    """It cannot say what lies ahead of it; after a restart, too, times of arrival go on from where they were."""
+    r = rig()
+    now = 1_800_000_000
+    await r.step([("a", now, 1.0)])
+    r.clock.jump(-7200 * SECOND)
+    await r.step([("a", now + 61, 2.0)])
+    assert r.totals() == {"a": 3.0}
+    marked = await r.store.read(lambda db: [bool(u) for (u,) in db.execute("SELECT unsure FROM frames ORDER BY id")])
+    assert marked == [False, False, True, True]
+    r.crash()
+    again = rig()
+    assert again.totals() == {"a": 3.0}
+    assert again.engine.arrivals.last == now * SECOND
