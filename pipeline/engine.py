@@ -426,6 +426,9 @@ class Engine:
         came = frames | {stream: frame for _, stream, frame in self.graph.push(frames)}
         self._show(came)
         self.number, self.next_seq = step, entry.first_seq
+        # A pipeline that is killed again and again must come to its next checkpoint all the same.
+        self.steps_since += 1
+        self.bytes_since += sum(8 * len(f) * (3 + len(f.columns)) for f in frames.values())
 
     def paths(self) -> list[tuple[Path, bytes]]:
         """The files that sinks write, each with its header."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+import pipeline.engine as engine_module
 from pipeline.clock import VirtualClock
 from pipeline.component import (
     Decoded,
@@ -341,3 +342,16 @@ async def test_a_clock_set_back_refuses_nothing_and_marks_what_it_dates(rig: Mak
     again = rig()
     assert again.totals() == {"a": 3.0}
     assert again.engine.arrivals.last == now * SECOND
+
+
+async def test_killed_again_and_again_it_comes_to_a_checkpoint(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a start has replayed counts towards the next checkpoint: else the journal would grow from kill to kill."""
+    monkeypatch.setattr(engine_module, "CHECKPOINT_STEPS", 5)
+    r = rig()
+    for life in range(3):
+        assert r.engine.steps_since == 2 * life
+        for second in range(2):
+            await r.step([("a", 2 * life + second, 1.0)])
+        assert r.engine._checkpoint_due() is (life == 2)
+        r.crash()
+        r = rig()
