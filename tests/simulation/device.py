@@ -291,6 +291,9 @@ class Simulation:
         assert running.engine is not None
         self.world.server = running.server
         engine = running.engine
+        ((journal,),) = running.store.connection.execute("SELECT count(*) FROM steps")
+        if journal > pipeline.engine.CHECKPOINT_STEPS + 2 * (self.crashes + 1):
+            self.fail(f"the journal has grown to {journal} steps")
         marks = {name: intake.watermark for name, intake in engine.intakes.items()}
         last = [engine.number]
 
