@@ -28,10 +28,15 @@ class Device:
         self.url = f"http://127.0.0.1:{port}"
         self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self, http: aiohttp.ClientSession) -> None:
-        """Returns when it is ready."""
+    async def spawn(self) -> None:
+        """Returns while it starts."""
         command = [sys.executable, "-m", "pipeline.command", "run", str(self.file)]
         self.process = await asyncio.create_subprocess_exec(*command)
+
+    async def start(self, http: aiohttp.ClientSession) -> None:
+        """Returns when it is ready."""
+        await self.spawn()
+        assert self.process is not None
         for _ in range(1000):
             assert self.process.returncode is None, "it ended by itself"
             try:
@@ -54,6 +59,11 @@ class Device:
 
     async def rows(self, http: aiohttp.ClientSession, stream: str) -> list[dict[str, Any]]:
         """The whole history of a stream."""
-        async with http.get(f"{self.url}/api/streams/{stream}/rows?limit=100000&format=ndjson") as answer:
-            assert answer.status == 200, await answer.text()
-            return [json.loads(line) for line in (await answer.text()).splitlines()]
+        rows: list[dict[str, Any]] = []
+        url: str | None = f"{self.url}/api/streams/{stream}/rows?limit=100000&format=ndjson"
+        while url is not None:
+            async with http.get(url) as answer:
+                assert answer.status == 200, await answer.text()
+                rows += map(json.loads, (await answer.text()).splitlines())
+                url = str(answer.links["next"]["url"]) if "next" in answer.links else None
+        return rows

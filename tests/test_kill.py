@@ -1,22 +1,26 @@
-"""A real process, really killed: nothing acknowledged is lost, nothing is counted twice, and the outputs are those of an
-undisturbed run. `make torture KILLS=1000` for a longer one: half of them with `process`, half with `power`."""
+"""A real process, really killed, in every state that it can be in: nothing acknowledged is lost, nothing is counted twice,
+and the outputs are those of an undisturbed run. `make torture KILLS=1000` for a longer one.
+
+Two pipelines run side by side, one with `durability = "process"` and one with `"power"`, each with half of the kills.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import csv
 import gzip
 import json
 import os
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
-import pytest
 from aiohttp import web
 
 from tests.device import Device, free_port
@@ -24,6 +28,9 @@ from tests.device import Device, free_port
 KILLS = int(os.environ.get("KILLS", "20"))
 CLIENTS = 4
 STEP_MS = 100  # event time between two readings
+EVERY_S = 0.01  # between two requests of a client, and two lines
+SPEED = 20  # at which the recorded file is played: about the pace of the others
+RECORDED = 20 * KILLS  # its lines: they last for the most of a run
 WINDOW_MS = 10_000
 DISORDER_MS = 60_000
 
@@ -38,7 +45,7 @@ idle = "1 h"
 [server]
 listen = "127.0.0.1:{port}"
 
-[sources.readings]
+[sources.posted]
 type = "http"
 path = "/data"
 key = "id"
@@ -46,22 +53,46 @@ time = "ts"
 time_unit = "ms"
 fields = {{ value = "float" }}
 
+[sources.followed]
+type = "file"
+path = "followed.ndjson"
+follow = true
+key = "id"
+time = "ts"
+time_unit = "ms"
+fields = {{ value = "float" }}
+
+[sources.recorded]
+type = "file"
+path = "recorded.ndjson"
+speed = {speed}
+key = "id"
+time = "ts"
+time_unit = "ms"
+fields = {{ value = "float" }}
+
 [operators.ten_seconds]
 type = "window"
-input = "readings"
+inputs = ["posted", "followed", "recorded"]
 window = "tumbling"
 size = "10 s"
 aggregate = {{ n = "count()", total = "sum(value)" }}
 
 [operators.high]
 type = "alert"
-input = "readings"
+inputs = ["posted", "followed", "recorded"]
 when = "value > 70"
 clear = "value < 30"
 
 [sinks.local]
 type = "query_server"
-inputs = ["readings", "ten_seconds", "ten_seconds.late", "high"]
+inputs = ["posted", "followed", "recorded", "ten_seconds", "ten_seconds.late", "high"]
+
+[sinks.table]
+type = "file"
+inputs = ["ten_seconds"]
+path = "windows.csv"
+format = "csv"
 
 [sinks.cloud]
 type = "cloud"
@@ -71,11 +102,17 @@ batch = {{ rows = 20, wait = "50 ms" }}
 """
 
 
+class Reading(NamedTuple):
+    id: str
+    ts: int  # ms
+    value: float
+
+
 class Cloud:
     """The other end: fails every fifth request, half of these after having taken it; keeps each body by its key."""
 
-    def __init__(self, random_: random.Random) -> None:
-        self.random = random_
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
         self.bodies: dict[str, bytes] = {}
         self.changed: list[str] = []
 
@@ -84,41 +121,16 @@ class Cloud:
         if body[:2] == b"\x1f\x8b":
             body = gzip.decompress(body)
         key = request.headers["Idempotency-Key"]
-        luck = self.random.random()
+        luck = self.chance.random()
         if luck < 0.1:
             return web.Response(status=503)
         if self.bodies.setdefault(key, body) != body:
             self.changed.append(key)
         return web.Response(status=504 if luck < 0.2 else 200)
 
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for body in self.bodies.values() for line in body.splitlines()]
-
-
-class Load:
-    """Clients that send one reading after the other, each until it is acknowledged, under its own Idempotency-Key."""
-
-    def __init__(self, random_: random.Random) -> None:
-        self.random = random_
-        self.sent: list[tuple[str, int, float]] = []  # id, ts, value: each acknowledged in the end
-        self.count = 0
-        self.stopping = False
-
-    async def client(self, name: str, url: str, http: aiohttp.ClientSession) -> None:
-        while not self.stopping:
-            self.count += 1
-            reading = (name, self.count * STEP_MS, round(self.random.uniform(0, 100), 2))
-            body = dict(zip(("id", "ts", "value"), reading, strict=True))
-            while True:
-                try:
-                    headers = {"Idempotency-Key": f"{name}-{reading[1]}"}
-                    async with http.post(url + "/data", json=body, headers=headers) as answer:
-                        if answer.status == 201:
-                            break
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(0.01)
-            self.sent.append(reading)
+    def rows(self, stream: str) -> list[dict[str, Any]]:
+        rows = [json.loads(line) for body in self.bodies.values() for line in body.splitlines()]
+        return [row for row in rows if row["stream"] == stream]
 
 
 @asynccontextmanager
@@ -135,70 +147,205 @@ async def serving(cloud: Cloud) -> AsyncIterator[int]:
         await runner.cleanup()
 
 
-def windows(sent: list[tuple[str, int, float]]) -> Counter[tuple[str, int, int]]:
-    """(id, start, n) of each window that the watermark has closed."""
-    reached = max(ts for _, ts, _ in sent) - DISORDER_MS
-    groups = Counter((name, ts // WINDOW_MS * WINDOW_MS) for name, ts, _ in sent)
-    return Counter((name, start, n) for (name, start), n in groups.items() if start + WINDOW_MS <= reached)
+class Load:
+    """Clients that send one reading after the other, each until it is acknowledged, under its own Idempotency-Key; a
+    file that grows; and one that was there before. All three go through event time at about the same pace."""
+
+    def __init__(self, chance: random.Random, folder: Path) -> None:
+        self.chance = chance
+        self.folder = folder
+        self.posted: list[Reading] = []  # each acknowledged in the end
+        self.followed: list[Reading] = []
+        self.recorded = [self.reading("r", (i + 1) * STEP_MS) for i in range(RECORDED)]
+        self.count = 0
+        self.stopping = False
+        (folder / "followed.ndjson").touch()
+        (folder / "recorded.ndjson").write_text("".join(map(line, self.recorded)))
+
+    def sources(self) -> dict[str, list[Reading]]:
+        return {"posted": self.posted, "followed": self.followed, "recorded": self.recorded}
+
+    def reading(self, name: str, ts: int) -> Reading:
+        return Reading(name, ts, round(self.chance.uniform(0, 100), 2))
+
+    async def client(self, name: str, url: str, http: aiohttp.ClientSession) -> None:
+        while not self.stopping:
+            self.count += 1
+            reading = self.reading(name, self.count * STEP_MS)
+            headers = {"Idempotency-Key": f"{name}-{reading.ts}"}
+            while True:
+                try:
+                    async with http.post(url + "/data", json=reading._asdict(), headers=headers) as answer:
+                        if answer.status == 201:
+                            break
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(0.01)
+            self.posted.append(reading)
+            await asyncio.sleep(EVERY_S)
+
+    async def writer(self) -> None:
+        with (self.folder / "followed.ndjson").open("a", buffering=1) as file:
+            while not self.stopping:
+                self.followed.append(self.reading("f", self.count * STEP_MS))
+                file.write(line(self.followed[-1]))
+                await asyncio.sleep(EVERY_S)
 
 
-def alerts(sent: list[tuple[str, int, float]]) -> Counter[tuple[str, int, str]]:
+def line(reading: Reading) -> str:
+    return json.dumps(reading._asdict()) + "\n"
+
+
+# --- what must come out ---------------------------------------------------------------------------------------------
+
+
+def windows(sources: dict[str, list[Reading]]) -> Counter[tuple[str, int, int, float]]:
+    """(id, start, n, total) of each window that the watermark has closed: the least of the live sources', since the
+    recorded one has ended."""
+    reached = min(max(r.ts for r in sources[name]) for name in ("posted", "followed")) - DISORDER_MS
+    groups: dict[tuple[str, int], list[float]] = {}
+    for reading in (r for source in sources.values() for r in source):
+        groups.setdefault((reading.id, reading.ts // WINDOW_MS * WINDOW_MS), []).append(reading.value)
+    closed = {window: values for window, values in groups.items() if window[1] + WINDOW_MS <= reached}
+    return Counter((*window, len(values), round(sum(values), 6)) for window, values in closed.items())
+
+
+def alerts(sources: Iterable[list[Reading]]) -> Counter[tuple[str, int, str]]:
     found: Counter[tuple[str, int, str]] = Counter()
     firing: set[str] = set()
-    for name, ts, value in sorted(sent, key=lambda reading: reading[1]):  # a client's readings arrive in its order
-        if name not in firing and value > 70:
-            firing.add(name)
-            found[name, ts, "firing"] += 1
-        elif name in firing and value < 30:
-            firing.discard(name)
-            found[name, ts, "cleared"] += 1
+    for source in sources:
+        for name, ts, value in source:  # an id belongs to one sender, and its readings arrive in their order
+            if name not in firing and value > 70:
+                firing.add(name)
+                found[name, ts, "firing"] += 1
+            elif name in firing and value < 30:
+                firing.discard(name)
+                found[name, ts, "cleared"] += 1
     return found
 
 
 def ms(text: str) -> int:
-    from datetime import datetime
-
     return round(datetime.fromisoformat(text).timestamp() * 1000)
 
 
-@pytest.mark.parametrize("durability", ["process", "power"])
-async def test_killed_again_and_again(durability: str, tmp_path: Path) -> None:
-    """Each reading that was acknowledged is in the history once; windows, alerts and the cloud have what they should."""
-    chance = random.Random(7)
-    cloud, load = Cloud(chance), Load(chance)
+def readings_of(rows: Iterable[dict[str, Any]]) -> list[Reading]:
+    return [Reading(r["id"], ms(r["time"]), r["value"]) for r in rows]
+
+
+def windows_of(rows: Iterable[dict[str, Any]]) -> Counter[tuple[str, int, int, float]]:
+    return Counter((r["id"], ms(r["start"]), int(r["n"]), round(float(r["total"]), 6)) for r in rows)
+
+
+def alerts_of(rows: Iterable[dict[str, Any]]) -> Counter[tuple[str, int, str]]:
+    return Counter((r["id"], ms(r["time"]), r["state"]) for r in rows)
+
+
+# --- how it ends, again and again -----------------------------------------------------------------------------------
+
+
+async def end_somehow(device: Device, chance: random.Random) -> bool:
+    """From a running process to none. True if it was killed."""
+    luck = chance.random()
+    if luck < 0.1:  # paused: nobody listens for a while
+        device.send(signal.SIGSTOP)
+        await asyncio.sleep(chance.uniform(0.2, 4) if KILLS > 100 else chance.uniform(0.2, 2))
+        if chance.random() < 0.5:
+            device.send(signal.SIGCONT)
+            await asyncio.sleep(chance.uniform(0, 0.2))
+    elif luck < 0.3:  # stopped: it works off what it has, and takes a checkpoint; often it is not let finish
+        device.send(signal.SIGTERM)
+        if luck < 0.2:
+            return await ended(device, signal.SIGTERM)
+        await asyncio.sleep(chance.uniform(0, 0.1))
+    return await ended(device, signal.SIGKILL)
+
+
+async def ended(device: Device, number: signal.Signals) -> bool:
+    assert device.process is not None
+    if device.process.returncode is None:
+        device.send(number)
+    code = await device.process.wait()
+    assert code in (0, -signal.SIGKILL), f"it ended with {code}"
+    return code != 0
+
+
+async def start_somehow(device: Device, chance: random.Random, http: aiohttp.ClientSession) -> int:
+    """Ready in the end; how often it was killed on the way there: while it imports, reads the journal, opens its port."""
+    kills = 0
+    while chance.random() < 0.3:
+        await device.spawn()
+        await asyncio.sleep(chance.uniform(0, 0.2) if chance.random() < 0.3 else chance.uniform(0.2, 1.0))
+        kills += await ended(device, signal.SIGKILL)
+    await device.start(http)
+    return kills
+
+
+async def test_killed_again_and_again(tmp_path: Path) -> None:
+    """Each reading that was acknowledged is in the history once; windows, alerts, files and the cloud have what they should."""
+    async with asyncio.TaskGroup() as both:
+        for durability in ("process", "power"):
+            folder = tmp_path / durability
+            folder.mkdir()
+            both.create_task(torture(durability, folder, KILLS // 2))
+
+
+async def torture(durability: str, folder: Path, kills: int) -> None:
+    chance = random.Random(f"{durability} {os.environ.get('SEED', '7')}")
+    cloud, load = Cloud(chance), Load(chance, folder)
     async with serving(cloud) as cloud_port, aiohttp.ClientSession() as http:
         port = free_port()
-        (tmp_path / "pipeline.toml").write_text(PIPELINE.format(durability=durability, port=port, cloud=cloud_port))
-        device = Device(tmp_path / "pipeline.toml", port)
+        text = PIPELINE.format(durability=durability, port=port, cloud=cloud_port, speed=SPEED)
+        (folder / "pipeline.toml").write_text(text)
+        device = Device(folder / "pipeline.toml", port)
         await device.start(http)
-        clients = [asyncio.create_task(load.client(f"c{i}", device.url, http)) for i in range(CLIENTS)]
-        for _ in range(KILLS // 2):
-            await asyncio.sleep(chance.uniform(0.05, 0.4))
-            await device.end(signal.SIGKILL)
-            await device.start(http)
+        tasks = [asyncio.create_task(load.client(f"c{i}", device.url, http)) for i in range(CLIENTS)]
+        tasks.append(asyncio.create_task(load.writer()))
+        killed = 0
+        while killed < kills:
+            await asyncio.sleep(chance.uniform(0.02, 0.4))
+            killed += await end_somehow(device, chance)
+            killed += await start_somehow(device, chance, http)
         load.stopping = True
-        await asyncio.gather(*clients)
-        history = await device.rows(http, "readings")
-        ten_seconds = await device.rows(http, "ten_seconds")
-        high = await device.rows(http, "high")
-        late = await device.rows(http, "ten_seconds.late")
+        await asyncio.gather(*tasks)
+        for name, source in load.sources().items():
+            await read_to(device, http, name, source[-1])
+        history = {name: await device.rows(http, name) for name in STREAMS}
         await delivered(http, device.url)
         assert await device.end(signal.SIGTERM) == 0
-    sent = load.sent
-    assert len(sent) > 10 * KILLS
-    assert Counter((r["id"], ms(r["time"]), r["value"]) for r in history) == Counter(sent)
-    assert late == []
-    assert Counter((r["id"], ms(r["start"]), r["n"]) for r in ten_seconds) == windows(sent)
-    assert Counter((r["id"], ms(r["time"]), r["state"]) for r in high) == alerts(sent)
+    compare(load, cloud, history, folder)
+
+
+STREAMS = ("posted", "followed", "recorded", "ten_seconds", "ten_seconds.late", "high")
+
+
+def compare(load: Load, cloud: Cloud, history: dict[str, list[dict[str, Any]]], folder: Path) -> None:
+    for name, source in load.sources().items():
+        assert Counter(readings_of(history[name])) == Counter(source), name
+    assert len(load.posted) > 5 * KILLS
+    assert history["ten_seconds.late"] == []
+    closed, changes = windows(load.sources()), alerts(load.sources().values())
+    assert windows_of(history["ten_seconds"]) == closed
+    assert alerts_of(history["high"]) == changes
+    with (folder / "windows.csv").open(newline="") as file:
+        assert windows_of(csv.DictReader(file)) == closed
     assert cloud.changed == []
-    uploaded = cloud.rows()
-    by_stream = {s: [r for r in uploaded if r["stream"] == s] for s in ("ten_seconds", "high")}
-    assert Counter((r["id"], ms(r["start"]), r["n"]) for r in by_stream["ten_seconds"]) == windows(sent)
-    assert Counter((r["id"], ms(r["time"]), r["state"]) for r in by_stream["high"]) == alerts(sent)
+    assert windows_of(cloud.rows("ten_seconds")) == closed
+    assert alerts_of(cloud.rows("high")) == changes
+
+
+async def read_to(device: Device, http: aiohttp.ClientSession, stream: str, last: Reading) -> None:
+    """Until the stream has come to that reading."""
+    for _ in range(3000):
+        query = f"/api/streams/{stream}/rows?order=desc&limit={CLIENTS}&format=ndjson"
+        async with http.get(device.url + query) as answer:
+            if last in readings_of(map(json.loads, (await answer.text()).splitlines())):
+                return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{stream} did not come to its end")
 
 
 async def delivered(http: aiohttp.ClientSession, url: str) -> None:
-    for _ in range(1500):
+    for _ in range(3000):
         async with http.get(url + "/api/delivery") as answer:
             if all(sink["waiting"] == 0 for sink in (await answer.json())["sinks"]):
                 return
