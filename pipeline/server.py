@@ -1,6 +1,6 @@
 """The one HTTP server of a pipeline, that sources and sinks mount their routes on.
 
-    connection  at most so many are open, the next is answered 503; a silent one is closed
+    connection  at most so many are open, the next is answered 503; who says nothing, or does not read, is cut off
     request     token, or Host and origin, are looked at before the route's handler is
     answer      errors are `application/problem+json`, and tell nothing of the inside
 
@@ -42,6 +42,7 @@ class Limits(NamedTuple):
     silent_s: float = 10.0  # a new connection must have sent the head of its first request by then
     keep_alive_s: float = 75.0  # and one that has been used the next: sensors that send once a minute keep theirs
     linger_s: float = 5.0  # a body that was refused is read on for so long, or its sender would never see the answer
+    unread_s: float = 30.0  # an answer of which nothing was taken for so long (at most twice that) is given up
     handshake_s: float = 10.0
     grace_s: float = 2.0  # for requests under way when the server stops
 
@@ -96,6 +97,7 @@ class HttpServer:
         self._hosts: set[str] = set()
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     def route(self, method: str, path: str, handler: Handler) -> bool:
         """Mount a handler; False: another one has that method and path already. Only before `start`."""
@@ -139,6 +141,7 @@ class HttpServer:
             await self.close()
             raise OSError(f"cannot listen on {self.host}:{self.port}: {error.strerror or error}") from error
         self.port = self._listener.sockets[0].getsockname()[1]
+        self._watching = asyncio.create_task(self._watch(), name="connections")
 
     def _tls(self) -> ssl.SSLContext:
         files = self.settings.tls
@@ -155,6 +158,8 @@ class HttpServer:
         """Take no more requests; those under way get a moment, then every connection is closed."""
         if self._listener is not None:
             self._listener.close()
+        if self._watching is not None:
+            self._watching.cancel()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -171,6 +176,14 @@ class HttpServer:
             keepalive_timeout=self.limits.keep_alive_s,
             lingering_time=self.limits.linger_s,
         )
+
+    async def _watch(self) -> None:
+        """One look at all of them now and then costs less than a timer for each answer."""
+        while self._runner is not None and (server := self._runner.server) is not None:
+            await asyncio.sleep(self.limits.unread_s)
+            for connection in server.connections:
+                if isinstance(connection, _Connection):
+                    connection.close_if_unread()
 
     # --- every request ---
 
@@ -255,9 +268,10 @@ def _from_elsewhere(headers: Mapping[str, str], host: str) -> bool:
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's own, with a limit to silence; and what is no HTTP is told so as a problem, too."""
+    """aiohttp's own, with a limit to silence and to answers that nobody reads, which would stay in memory for ever; and what
+    is no HTTP is told so as a problem, too."""
 
-    __slots__ = ("_silence", "_silent_s")
+    __slots__ = ("_silence", "_silent_s", "_socket", "_unsent")
 
     def __init__(self, silent_s: float, server: web.Server, **settings: Any) -> None:
         super().__init__(server, **settings)
@@ -265,6 +279,8 @@ class _Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._socket: Any = transport  # aiohttp forgets its own when it closes it, and what is unsent keeps it open
+        self._unsent = 0  # bytes, at the last look
         self._silence = asyncio.get_running_loop().call_later(self._silent_s, self._close_if_silent)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -274,6 +290,16 @@ class _Connection(web.RequestHandler):
     def _close_if_silent(self) -> None:
         if self._request_count == 0:
             self.force_close()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unsent = 0  # enough was taken to go on with a long answer
+
+    def close_if_unread(self) -> None:
+        unsent = self._socket.get_write_buffer_size()
+        if 0 < self._unsent <= unsent:
+            self._socket.abort()  # close() would wait for the client
+        self._unsent = unsent
 
     def handle_error(
         self,

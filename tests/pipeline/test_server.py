@@ -56,6 +56,21 @@ async def refusing(_: web.Request) -> web.StreamResponse:
     raise HttpProblem(429, "later", {"Retry-After": "7"}, waiting=3)
 
 
+LARGE = b"x" * 20_000_000  # more than sockets hold
+
+
+async def large(_: web.Request) -> web.StreamResponse:
+    return web.Response(body=LARGE)
+
+
+async def streamed(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for start in range(0, len(LARGE), 10_000):
+        await response.write(LARGE[start : start + 10_000])
+    return response
+
+
 async def page(_: web.Request) -> web.StreamResponse:
     return web.Response(text="<p>", headers={"Content-Security-Policy": "default-src 'self'"})
 
@@ -68,6 +83,8 @@ async def serving(limits: Limits = LIMITS, **settings: Any) -> AsyncIterator[Htt
     assert server.route("POST", "/broken", broken)
     assert server.route("POST", "/refusing", refusing)
     assert server.route("GET", "/page", page)
+    assert server.route("GET", "/large", large)
+    assert server.route("GET", "/streamed", streamed)
     await server.start()
     try:
         yield server
@@ -394,6 +411,28 @@ async def test_a_used_connection_is_kept_for_the_next_request() -> None:
             writer.write(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert await reader.readuntil(b"}") != b""
             await asyncio.sleep(0.15)
+
+
+@pytest.mark.parametrize("path", ["/large", "/streamed"])
+async def test_an_answer_that_nobody_reads_is_given_up(path: str) -> None:
+    """It would stay in memory, and hold a connection, for ever."""
+    async with serving(Limits(connections=1, unread_s=0.1)) as server, connected(server) as (reader, writer):
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        await asyncio.sleep(0.5)
+        async with aiohttp.ClientSession() as http, http.get(server.url + "/hello") as response:
+            assert response.status == 200  # the only connection is free again
+
+
+@pytest.mark.parametrize("path", ["/large", "/streamed"])
+async def test_who_reads_slowly_gets_all_of_the_answer(path: str) -> None:
+    async with serving(Limits(unread_s=0.4)) as server, connected(server) as (reader, writer):
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        got = 0
+        while part := await reader.read(2_000_000):
+            got += part.count(b"x")
+            await asyncio.sleep(0.01)
+        assert got >= len(LARGE)
 
 
 async def test_close_lets_a_request_under_way_end() -> None:
