@@ -57,6 +57,11 @@ class Device:
         assert self.process is not None
         return await self.process.wait()
 
+    async def kill(self) -> None:
+        """After whatever has gone wrong: nothing is left running."""
+        if self.process is not None and self.process.returncode is None:
+            await self.end(signal.SIGKILL)
+
     async def rows(self, http: aiohttp.ClientSession, stream: str) -> list[dict[str, Any]]:
         """The whole history of a stream."""
         rows: list[dict[str, Any]] = []

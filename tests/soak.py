@@ -360,6 +360,8 @@ async def watched(load: Load, kills: int, http: aiohttp.ClientSession, state: Pa
         await asyncio.sleep(SAMPLE_S)
         try:
             assert load.device.process is not None
+            if not kills and (code := load.device.process.returncode) is not None:
+                raise SystemExit(f"the process ended by itself with {code}, after {time.monotonic() - started:.0f} s")
             samples.append((time.monotonic() - started, *sample(load.device.process.pid, state)))
         except (OSError, apsw.Error):
             if not kills:
