@@ -312,6 +312,8 @@ class _Connection(web.RequestHandler):
             problem = HttpProblem(431, "the head of the request is too long")
         elif status < 500:
             problem = HttpProblem(status, f"not HTTP: {(message or 'bad request').splitlines()[0]}")
+        elif isinstance(exc, ConnectionError):
+            problem = HttpProblem(400, "the client is gone")  # nobody reads this; nor is it news for the log
         else:
             log.error("a request failed", exc_info=exc)
             problem = HttpProblem(status, "an error in the server; its log has the details")

@@ -288,6 +288,19 @@ async def test_a_body_that_does_not_come() -> None:
         assert head_and_body(await raw(server, head, b"12345"))[1]["status"] == 408
 
 
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_a_client_that_goes_away_in_the_middle_is_no_news(end: str, caplog: pytest.LogCaptureFixture) -> None:
+    """On a bad line each of them would else fill the log with a traceback."""
+    async with serving() as server:
+        for said in (b"12345", b""):
+            async with connected(server) as (_, writer):
+                writer.write(b"POST /count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n" + said)
+                await asyncio.sleep(0.05)
+                getattr(writer.transport, end)()
+        await asyncio.sleep(0.05)
+    assert caplog.text == ""
+
+
 # --- who may ask ----------------------------------------------------------------------------------------------------
 
 
