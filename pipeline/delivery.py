@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import uuid
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.component import Batch, Outcome, Sink
+from pipeline.component import Batch, Buffer, Outcome, Sink
 from pipeline.frame import KeyTable, Schema, instants
 from pipeline.journal import outbox
 
@@ -40,17 +41,16 @@ class Courier:
         self.failures = 0  # in a row
         self.last_error = ""
         self.retry_at: float | None = None  # loop time
-        self.full = False
         self.sending = False
         self.failing = False  # the peer could not be reached, perhaps in an earlier life
         self.turns = ("live", "backlog")  # whose turn it is while there is a backlog
         self.backlog_at = 0.0  # loop time from which on the next of the backlog may go
+        self.room = Room(name, self.buffer, delivery)
 
     async def run(self) -> None:
         self.failing = await self.store.read(lambda db: outbox.failing(db, self.name))
         while True:
             self.more.clear()
-            await self._make_room()
             bounds, wait = await self._next()
             if bounds is None:
                 await self._something_new(wait)
@@ -61,43 +61,25 @@ class Courier:
     async def _load(self, bounds: outbox.Bounds) -> Batch:
         return await self.store.read(lambda db: outbox.load(db, self.name, bounds))
 
-    async def _make_room(self) -> None:
-        limit, when_full = self.buffer.size, self.buffer.when_full
-        held = await self.store.read(lambda db: outbox.held(db, self.name))
-        if held > limit and when_full == "thin":
-            held = await self._thin(held)
-        if held > limit and when_full != "block":
-            dropped = await self.store.write(lambda db: outbox.make_room(db, self.name, limit))
-            if dropped:
-                log.warning("%s: the buffer is full, %d of the oldest rows were dropped", self.name, dropped)
-        self.full = when_full == "block" and held > limit
-
-    async def _thin(self, held: int) -> int:
-        """Thin the oldest rows, a chunk at a time, until the buffer is within its limit; what it holds then."""
-        before = held
-        while held > self.buffer.size * outbox.SPARE:
-            saved = await self.store.write(lambda db: outbox.make_thinner(db, self.name, self.delivery.schemas))
-            held -= saved
-            if saved <= 0:
-                break
-        log.info("%s: the buffer is full, its oldest rows were thinned: %d bytes became %d", self.name, before, held)
-        return held
-
     async def _next(self) -> tuple[outbox.Bounds | None, float | None]:
         """The batch to send, or how long to wait for one (None: until something comes)."""
-        bounds = await self.store.read(lambda db: outbox.unfinished(db, self.name))
-        if bounds is not None:
+
+        def look(db: Any) -> tuple[outbox.Bounds | None, int, int | None]:
+            behind = outbox.backlog(db, self.name)
+            return outbox.unfinished(db, self.name), behind, outbox.oldest(db, self.name, behind)
+
+        bounds, behind, oldest = await self.store.read(look)
+        if bounds is not None or (not behind and oldest is None):
             return bounds, None
-        oldest = await self.store.read(lambda db: outbox.oldest(db, self.name))
-        if oldest is None:
-            return None, None
         now = self.delivery.clock.wall()
         key, rows, wait = self.delivery.new_key(), self.buffer.rows, self.buffer.wait
         until = self.backlog_at - asyncio.get_running_loop().time()
         turns = self.turns if until <= 0 else ("live",)
         bounds = await self.store.write(lambda db: outbox.begin(db, self.name, key, rows, now - wait, now, turns))
-        due = min(oldest + wait - now, wait) / 1e9
-        return bounds, max(0.01, until if due <= 0 < until else due)
+        due = [until] if behind else []
+        if oldest is not None:
+            due.append(min(oldest + wait - now, wait) / 1e9)
+        return bounds, max(0.01, min(due))
 
     async def _until_done(self, bounds: outbox.Bounds, batch: Batch) -> None:
         while True:
@@ -114,27 +96,15 @@ class Courier:
                 log.warning("%s: delivery fails, the rows are kept and tried again: %s", self.name, outcome.reason)
             delay = self._delay(outcome)
             self.retry_at = asyncio.get_running_loop().time() + delay
-            await self._wait_for_retry(delay)
+            await asyncio.sleep(delay)
             self.retry_at = None
 
-    async def _wait_for_retry(self, delay: float) -> None:
-        """The buffer is kept within its limit meanwhile."""
-        until = asyncio.get_running_loop().time() + delay
-        while (left := until - asyncio.get_running_loop().time()) > 0:
-            self.more.clear()
-            await self._make_room()
-            if not await self._something_new(left):
-                return
-
-    async def _something_new(self, seconds: float | None) -> bool:
-        """False if nothing has come to the outbox in that time."""
+    async def _something_new(self, seconds: float | None) -> None:
+        """Until something has come to the outbox, or that time has passed."""
         # Not asyncio.wait_for: up to Python 3.11 it loses a cancellation that comes together with the event.
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.more.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def _try(self, bounds: outbox.Bounds, batch: Batch) -> Outcome:
         batch.attempt += 1
@@ -159,14 +129,16 @@ class Courier:
     async def _finish(self, bounds: outbox.Bounds, batch: Batch, outcome: Outcome) -> None:
         clock, keys = self.delivery.clock.wall(), self.delivery.keys.names
 
-        def work(db: Any) -> None:
+        def work(db: Any) -> int:
             if outcome.refused:
                 outbox.refuse(db, self.name, batch, self.delivery.schemas, keys, clock, outcome.reason)
-            outbox.finish(db, self.name, bounds, len(batch), delivered=outcome.delivered)
+            freed = outbox.finish(db, self.name, bounds, len(batch), delivered=outcome.delivered)
             if self.failing:
                 outbox.recover(db, self.name)
+            return freed
 
-        await self.store.write(work)
+        await self.room.freed_by(work)
+        self.room.changed.set()
         self.failing = False
         self._take_turns(bounds, len(batch))
         if outcome.refused:
@@ -188,15 +160,15 @@ class Courier:
 
     async def status(self) -> dict[str, Any]:
         held = await self.store.read(lambda db: outbox.status(db, self.name))
-        behind = await self.store.read(lambda db: outbox.backlog(db, self.name))
         retry = None
         if self.retry_at is not None:
             retry = round(max(0.0, self.retry_at - asyncio.get_running_loop().time()), 3)
         oldest = None if held.oldest is None else instants(np.array([held.oldest], np.int64), "iso")[0]
         return {
             "sink": self.name,
-            "state": self._state(held.rows, behind),
+            "state": self._state(held),
             "waiting": held.rows,
+            "backlog": held.backlog,
             "bytes": held.bytes,
             "oldest": oldest,
             "sent": held.sent,
@@ -206,14 +178,90 @@ class Courier:
             "attempts": self.failures,
             "retry_in": retry,
             "last_error": self.last_error or None,
+            "warning": self.room.warning or None,
         }
 
-    def _state(self, waiting: int, behind: int) -> str:
+    def _state(self, held: outbox.Waiting) -> str:
         if self.failures:
             return "retrying"
-        if behind:
+        if held.backlog and not self.failing:
             return "catching up"
-        return "sending" if self.sending else "waiting" if waiting else "idle"
+        return "sending" if self.sending else "waiting" if held.rows else "idle"
+
+
+class Room:
+    """Keeps one sink's outbox within its size, also while a request is on its way or the peer is silent for hours."""
+
+    def __init__(self, name: str, buffer: Buffer, delivery: Delivery) -> None:
+        self.name = name
+        self.size = buffer.size
+        self.when_full = buffer.when_full
+        self.delivery = delivery
+        self.store = delivery.store
+        self.changed = asyncio.Event()
+        self.held = 0  # bytes of the entries up to `counted`: to sum them anew at each wake would cost more with each
+        self.counted = 0
+        self.short = False  # the limit was reached, and half of it has not been free since
+        self.warning = ""
+        self._counting = asyncio.Lock()
+
+    @property
+    def full(self) -> bool:
+        return self.held > self.size
+
+    async def keep(self) -> None:
+        while True:
+            self.changed.clear()
+            await self._count()
+            if self.full and self.when_full != "block":
+                await self._make()
+            elif 2 * self.held < self.size:
+                self.short = False
+            await self._tell()
+            await self.changed.wait()
+
+    async def _count(self) -> None:
+        async with self._counting:
+            more, self.counted = await self.store.read(lambda db: outbox.grown(db, self.name, self.counted))
+            self.held += more
+
+    async def freed_by(self, work: Callable[[Any], int | None]) -> int | None:
+        """`work` in a transaction; it says how many bytes it freed."""
+
+        def counting(db: Any) -> tuple[tuple[int, int], int | None]:
+            return outbox.grown(db, self.name, self.counted), work(db)
+
+        async with self._counting:
+            (more, self.counted), freed = await self.store.write(counting)
+            self.held += more - (freed or 0)
+        return freed
+
+    async def _make(self) -> None:
+        """Thin the oldest rows, a chunk at a time, down to a little below the size; drop them where that is not enough."""
+        if not self.short:
+            done = "thinned" if self.when_full == "thin" else "dropped"
+            log.warning("%s: the buffer is full, from now on its oldest rows are %s", self.name, done)
+            self.short = True
+        enough = int(self.size * outbox.SPARE)
+        if self.when_full == "thin":
+            schemas = self.delivery.schemas
+            while self.held > enough:
+                if await self.freed_by(lambda db: outbox.make_thinner(db, self.name, schemas)) is None:
+                    break
+        if self.full:
+            over = self.held - enough
+            await self.freed_by(lambda db: outbox.make_room(db, self.name, over))
+
+    async def _tell(self) -> None:
+        """Rows that must be kept are, even if they alone are more than the size: that is told."""
+        kept = 0
+        if self.full and self.when_full != "block":
+            kept = await self.store.read(lambda db: outbox.kept(db, self.name))
+        before, self.warning = self.warning, ""
+        if kept > self.size:
+            self.warning = f"alerts alone take {kept:,} bytes of a buffer of {self.size:,}; they are kept"
+            if not before:
+                log.warning("%s: %s", self.name, self.warning)
 
 
 class Delivery:
@@ -240,16 +288,19 @@ class Delivery:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        self._tasks = [asyncio.create_task(c.run(), name=f"delivery {c.name}") for c in self.couriers.values()]
+        couriers = self.couriers.values()
+        self._tasks = [asyncio.create_task(c.run(), name=f"delivery {c.name}") for c in couriers]
+        self._tasks += [asyncio.create_task(c.room.keep(), name=f"buffer {c.name}") for c in couriers]
 
     def wake(self) -> None:
         """Something new is in the outbox."""
         for courier in self.couriers.values():
             courier.more.set()
+            courier.room.changed.set()
 
     def blocked(self) -> bool:
         """A sink that blocks when its buffer is full is full: no more input may be taken."""
-        return any(courier.full for courier in self.couriers.values())
+        return any(c.room.full for c in self.couriers.values() if c.buffer.when_full == "block")
 
     async def status(self) -> list[dict[str, Any]]:
         return [await courier.status() for courier in self.couriers.values()]

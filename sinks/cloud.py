@@ -14,7 +14,7 @@ from pipeline.component import Batch, Buffer, Outcome, Settings, Sink, SinkConte
 from pipeline.expression import Expression
 from pipeline.frame import Frame, rows
 from pipeline.quantity import Duration, Secret, Size, duration
-from pipeline.thin import schema_of
+from pipeline.thin import shown
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -143,16 +143,15 @@ class Cloud(Sink):
         """The same rows are the same bytes: no time, no chance."""
         import orjson
 
-        shown: list[dict[str, Any]] = []
+        told: list[dict[str, Any]] = []
         flags = {"recovered": True} if batch.recovered else {}
         for stream, frame in batch.parts:
-            schema = schema_of(self.context.inputs[stream], frame)
-            made = rows(frame, schema, self.context.keys.names)
-            shown += [{"stream": stream, **flags, **{k: v for k, v in row.items() if v is not None}} for row in made]
+            made = rows(*shown(frame, self.context.inputs.get(stream)), self.context.keys.names)
+            told += [{"stream": stream, **flags, **{k: v for k, v in row.items() if v is not None}} for row in made]
         if self.settings.format == "json":
-            body: bytes = orjson.dumps(shown)
+            body: bytes = orjson.dumps(told)
         else:
-            body = b"\n".join(map(orjson.dumps, shown)) + b"\n"
+            body = b"\n".join(map(orjson.dumps, told)) + b"\n"
         return gzip.compress(body, 6, mtime=0) if self.settings.gzip else body
 
     async def close(self) -> None:

@@ -67,6 +67,7 @@ CREATE TABLE outbox (
     size INTEGER GENERATED ALWAYS AS (length(data)) VIRTUAL
 );
 CREATE INDEX outbox_by_sink ON outbox (sink, id, keep, level, rows, sent, size, clock);
+CREATE INDEX outbox_to_keep ON outbox (keep, id) WHERE keep = 1;
 
 -- the bounds of a batch, written before its first try: [first_id:first_row, last_id:last_row), of the entries of its lane
 CREATE TABLE batches (
@@ -120,6 +121,7 @@ ALTER TABLE outbox ADD COLUMN level INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE outbox ADD COLUMN size INTEGER GENERATED ALWAYS AS (length(data)) VIRTUAL;
 DROP INDEX outbox_by_sink;
 CREATE INDEX outbox_by_sink ON outbox (sink, id, keep, level, rows, sent, size, clock);
+CREATE INDEX outbox_to_keep ON outbox (keep, id) WHERE keep = 1;
 UPDATE outbox SET sent = coalesce((SELECT row FROM outbox_start WHERE outbox_start.sink = outbox.sink), 0)
     WHERE id IN (SELECT min(id) FROM outbox GROUP BY sink);
 DROP TABLE outbox_start;

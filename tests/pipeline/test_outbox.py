@@ -86,10 +86,13 @@ class Outbox(RuleBasedStateMachine):
     def make_room(self, entries: int) -> None:
         """Whole entries leave, the oldest first, but for kept ones and those of the batch that was begun."""
         one = len(encode(frame([0])))
-        dropped = outbox.make_room(self.db, SINK, entries * one)
+        before = outbox.held(self.db, SINK)
+        freed = outbox.make_room(self.db, SINK, before - entries * one)
+        assert freed == before - outbox.held(self.db, SINK)
         protected = len(self.begun[1]) if self.begun else 0
         left = self._left()
         gone = [v for v, _ in self.waiting if v not in left]
+        dropped = outbox.status(self.db, SINK).dropped - self.counts["dropped"]
         assert len(gone) == dropped
         assert all(not kept for v, kept in self.waiting if v not in left)
         assert not set(gone) & {v for v, _ in self.waiting[:protected]}

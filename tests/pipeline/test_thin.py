@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, Schema, column, concatenate, decode, encode, rows
-from pipeline.thin import LADDER, is_thinned, schema_of, thin
+from pipeline.thin import LADDER, is_thinned, readings, thin
+from pipeline.thin import shown as shown_as
 
 SCHEMA = Schema(
     "id", {"x": Field("float"), "n": Field("int", True), "door": Field("bool", True), "note": Field("string")}
@@ -19,7 +20,7 @@ SCHEMA = Schema(
 KEYS = ["a", "b", "c"]
 
 Reading = tuple[int, int, float, int | None, bool | None, str]  # key, s, x, n, door, note
-readings = st.lists(
+some_readings = st.lists(
     st.tuples(
         st.integers(0, 2),
         st.integers(0, 4000),
@@ -46,7 +47,7 @@ def frame(found: list[Reading]) -> Frame:
 
 
 def shown(thinned: Frame) -> list[dict[str, Any]]:
-    return rows(thinned, schema_of(SCHEMA, thinned), KEYS, "s")
+    return rows(*shown_as(thinned, SCHEMA), KEYS, "s")
 
 
 def naive(found: list[Reading], level: int) -> list[dict[str, Any]]:
@@ -88,12 +89,12 @@ def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
         assert a == b
 
 
-@given(readings, st.integers(1, len(LADDER)))
+@given(some_readings, st.integers(1, len(LADDER)))
 def test_what_a_row_stands_for(found: list[Reading], level: int) -> None:
     same(shown(thin(frame(found), SCHEMA, level)), naive(found, level))
 
 
-@given(readings, st.lists(st.integers(0, 60), max_size=3), st.integers(1, 3), st.integers(3, len(LADDER)))
+@given(some_readings, st.lists(st.integers(0, 60), max_size=3), st.integers(1, 3), st.integers(3, len(LADDER)))
 def test_thinned_in_pieces_and_again(found: list[Reading], cuts: list[int], first: int, then: int) -> None:
     edges = sorted({0, len(found), *(c for c in cuts if c < len(found))})
     pieces = [thin(frame(found[a:b]), SCHEMA, first) for a, b in pairwise(edges)]
@@ -104,4 +105,71 @@ def test_thinned_in_pieces_and_again(found: list[Reading], cuts: list[int], firs
 
 
 def test_rows_as_they_came_keep_their_schema() -> None:
-    assert schema_of(SCHEMA, frame([(0, 0, 1.0, 1, True, "")])) is SCHEMA
+    raw = frame([(0, 0, 1.0, 1, True, "")])
+    assert shown_as(raw, SCHEMA) == (raw, SCHEMA)
+
+
+def plain(time: list[int], **columns: list[Any]) -> Frame:
+    kinds = {float: "float", int: "int", str: "string"}
+    made = {n: column(kinds[type(next(v for v in c if v is not None))], c) for n, c in columns.items()}
+    at = np.array(time, np.int64) * SECOND
+    return Frame(at, np.zeros(len(at), np.int32), np.arange(len(at)), made, NO_PROGRESS)
+
+
+def test_a_late_reading_is_not_the_last() -> None:
+    """It came after the thinned row, and lies before its end."""
+    schema = Schema("id", {"x": Field("float")})
+    thinned = thin(plain([0, 8], x=[1.0, 2.0]), schema, 1)
+    late = thin(plain([5], x=[9.0]), schema, 1)
+    (row,) = rows(*shown_as(thin(concatenate([thinned, late]), schema, 1), schema), KEYS, "s")
+    assert (row["thinned"], row["until"], row["x_first"], row["x_last"], row["x_max"]) == (3, 8, 1.0, 2.0, 9.0)
+
+
+def test_fields_with_the_names_that_thinning_adds() -> None:
+    """Those of the stream stay; what is added gives way. So it does at the second thinning."""
+    schema = Schema("until", {name: Field("float") for name in ("t", "t_min", "thinned")})
+    raw = plain([0, 1, 70], t=[1.0, 3.0, 8.0], t_min=[10.0, 30.0, 20.0], thinned=[5.0, 7.0, 9.0])
+    (row,) = rows(*shown_as(thin(thin(raw, schema, 1), schema, 3), schema), KEYS, "s")
+    assert (row["t"], row["thinned_t_min"], row["t_min"], row["t_min_min"]) == (4.0, 1.0, 20.0, 10.0)
+    assert (row["thinned"], row["thinned_thinned"], row["thinned_min"]) == (7.0, 3, 5.0)
+    assert (row["until"], row["thinned_until"]) == ("a", 70)
+
+
+def test_rows_of_an_earlier_pipeline_file_are_shown_as_they_were() -> None:
+    """Of a stream that has other fields by now, or is gone."""
+    raw = plain([0, 1], x=[1.0, 2.0], n=[1, None], note=["a", "b"])
+    for schema in (None, Schema("key", {"x": Field("string"), "new": Field("int")})):
+        found = rows(*shown_as(raw, schema), KEYS, "s")
+        assert found[1] == {"key": "a", "time": 1, "x": 2.0, "n": None, "note": "b"}
+        (row,) = rows(*shown_as(thin(raw, schema, 1), schema), KEYS, "s")
+        assert (row["x"], row["n_count"], row["note"], row["thinned"]) == (1.5, 1, "b", 2)
+
+
+def test_values_at_the_edge_of_what_a_number_holds() -> None:
+    """A mean lies between the least and the greatest, also where the sum would be too large; NaN is a value."""
+    schema = Schema("id", {"x": Field("float")})
+
+    def mean(*x: float) -> float:
+        (row,) = rows(*shown_as(thin(plain(list(range(len(x))), x=list(x)), schema, 1), schema), KEYS)
+        return float(row["x"])
+
+    assert mean(1.7e308, 1.7e308, 1.7e308) == 1.7e308
+    assert mean(*[21.7] * 9) == 21.7
+    assert math.isnan(mean(1.0, math.nan))
+    assert math.isnan(mean(math.inf, -math.inf))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4000)), min_size=1, max_size=40))
+def test_none_is_lost_in_any_order(found: list[tuple[int, int]]) -> None:
+    """Also where readings come late: how many, the least, the greatest and the mean are those of all."""
+    made = frame([(key, at, float(at), None, None, "") for key, at in found])
+    cut = len(found) // 2
+    pieces = [thin(made.take(part), SCHEMA, 1) for part in (slice(0, cut), slice(cut, None)) if len(made.take(part))]
+    thinned = thin(concatenate(pieces), SCHEMA, 4)
+    assert readings(thinned) == len(found)
+    wanted = naive(sorted(((k, a, float(a), None, None, "") for k, a in found), key=lambda r: r[1]), 4)
+    for row, want in zip(shown(thinned), wanted, strict=True):
+        assert [row[n] for n in ("time", "until", "x_min", "x_max")] == [
+            want[n] for n in ("time", "until", "x_min", "x_max")
+        ]
+        assert math.isclose(row["x"], want["x"], rel_tol=1e-9, abs_tol=1e-9)
