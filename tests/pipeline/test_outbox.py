@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import apsw
 import numpy as np
@@ -11,115 +14,221 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pipeline.component import Batch
-from pipeline.frame import NO_PROGRESS, Column, Field, Frame, Schema, encode
+from pipeline.frame import NO_PROGRESS, SECOND, Column, Field, Frame, Schema, decode, encode
 from pipeline.journal import outbox, state
 from pipeline.journal.schema import TABLES
+from pipeline.thin import THINNED, UNTIL, is_thinned
 
 SCHEMA = Schema("id", {"value": Field("int")})
+SCHEMAS = {"a": SCHEMA, "b": SCHEMA}
 SINK = "cloud"
+_EVERY = 7 * SECOND
 
 
 def frame(values: list[int]) -> Frame:
-    n = np.arange(len(values))
-    return Frame(n, np.zeros(len(values), np.int32), n, {"value": Column(np.array(values, np.int64))}, NO_PROGRESS)
+    """A reading every 7 s of one of two keys in turns, so that each level of thinning has something to do."""
+    n = np.array(values, np.int64)
+    return Frame(n * _EVERY, (n % 2).astype(np.int32), n, {"value": Column(n)}, NO_PROGRESS)
 
 
 def values(batch: Batch) -> list[int]:
     return [v for _, part in batch.parts for v in part["value"].tolist()]
 
 
+class Row(NamedTuple):
+    """A row of the outbox, thinned or not: it stands for `n` readings whose values add up to `total`."""
+
+    stream: str
+    keep: bool
+    first: int
+    last: int
+    key: int
+    n: int
+    total: int
+
+
+def as_rows(stream: str, keep: bool, made: Frame) -> list[Row]:
+    counts = made[THINNED].values if is_thinned(made) else np.ones(len(made), np.int64)
+    until = made[UNTIL].values if is_thinned(made) else made.time
+    columns = (made.time, until, made.key, counts, made["value"].values)
+    return [
+        Row(stream, keep, first // _EVERY, last // _EVERY, key, n, round(mean * n))
+        for first, last, key, n, mean in zip(*(c.tolist() for c in columns), strict=True)
+    ]
+
+
 class Outbox(RuleBasedStateMachine):
-    """Against a plain list. A crash is: open again, take the batch that was begun."""
+    """Every reading is in just one place: waiting, in a row or stood for by one; sent; refused; or dropped.
+
+    A crash is: open the database again, take the batch that was begun.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.db = apsw.Connection(":memory:")
+        self.folder = tempfile.TemporaryDirectory()
+        self.db = self.opened()
         self.db.execute(TABLES)
         self.next = 0
-        self.waiting: list[tuple[int, bool]] = []  # value, kept
-        self.begun: tuple[str, list[int]] | None = None
+        self.put_in = {False: (0, 0), True: (0, 0)}  # by `keep`: how many readings, the sum of their values
+        self.gone = {"sent": (0, 0), "refused": (0, 0), "dropped": (0, 0)}  # of those that need not be kept
+        self.kept: set[int] = set()  # alerts that have not been sent or refused
+        self.rows = {"sent": 0, "refused": 0, "dropped": 0, "thinned": 0}
+        self.begun: tuple[outbox.Bounds, list[Row], bool] | None = None
+        self.last: dict[tuple[str, str, int, bool], int] = {}  # of a lane, stream, key and side of an outage
+        self.failing = False
         self.keys = 0
-        self.counts = {"sent": 0, "refused": 0, "dropped": 0}
 
-    @rule(count=st.integers(1, 5), keep=st.booleans(), stream=st.sampled_from(["a", "b"]))
-    def put(self, count: int, keep: bool, stream: str) -> None:
-        new = list(range(self.next, self.next + count))
-        self.next += count
-        outbox.put(self.db, SINK, stream, frame(new), keep=keep, clock=self.next)
-        outbox.put(self.db, "other", stream, frame([-1]), keep=keep, clock=self.next)
-        self.waiting += [(v, keep) for v in new]
+    def opened(self) -> apsw.Connection:
+        db = apsw.Connection(str(Path(self.folder.name) / "headwater.db"))
+        db.pragma("synchronous", "off")
+        return db
+
+    def teardown(self) -> None:
+        self.db.close()
+        self.folder.cleanup()
+
+    def waiting(self) -> list[Row]:
+        found = []
+        query = "SELECT stream, keep, sent, data FROM outbox WHERE sink = ? ORDER BY id"
+        for stream, keep, sent, data in self.db.execute(query, (SINK,)):
+            found += as_rows(stream[0], bool(keep), decode(data, NO_PROGRESS))[sent:]
+        return found
+
+    def taken(self, bounds: outbox.Bounds) -> list[Row]:
+        batch = outbox.load(self.db, SINK, bounds)
+        return [row for stream, part in batch.parts for row in as_rows(stream[0], stream.endswith("!"), part)]
+
+    @rule(count=st.integers(1, 5), keep=st.booleans(), stream=st.sampled_from(["a", "b"]), times=st.integers(1, 4))
+    def put(self, count: int, keep: bool, stream: str, times: int) -> None:
+        for _ in range(times):
+            new = list(range(self.next, self.next + count))
+            self.next += count
+            name = f"{stream}!" if keep else stream
+            outbox.put(self.db, SINK, name, frame(new), keep=keep, clock=self.next)
+            outbox.put(self.db, "other", stream, frame([1]), keep=keep, clock=self.next)
+            n, total = self.put_in[keep]
+            self.put_in[keep] = (n + count, total + sum(new))
+            if keep:
+                self.kept |= set(new)
 
     @precondition(lambda self: self.begun is None)
-    @rule(limit=st.integers(1, 7), waited=st.booleans())
-    def begin(self, limit: int, waited: bool) -> None:
+    @rule(limit=st.integers(1, 9), waited=st.booleans(), turns=st.permutations(["live", "backlog"]))
+    def begin(self, limit: int, waited: bool, turns: list[str]) -> None:
         self.keys += 1
-        bounds = outbox.begin(self.db, SINK, f"key{self.keys}", limit, 2**62 if waited else -1)
-        if not self.waiting or (len(self.waiting) < limit and not waited):
-            assert bounds is None
+        before = outbox.status(self.db, SINK)
+        older_than, now = (2**61, 2**62) if waited else (-1, 2**62)
+        bounds = outbox.begin(self.db, SINK, f"key{self.keys}", limit, older_than, now, turns)
+        if bounds is None:
+            assert not before.rows or (not waited and not before.backlog)
             return
-        assert bounds is not None
-        self.begun = (bounds.key, [v for v, _ in self.waiting[:limit]])
+        rows = self.taken(bounds)
+        assert 0 < len(rows) <= limit
+        assert rows == [r for r in self.waiting() if r in rows]
+        if bounds.lane == "kept":  # whole entries; what is newer has gone before
+            assert all(r.keep for r in rows)
+        elif bounds.lane == "rows":
+            assert not any(r.keep for r in rows)
+            assert not self.kept
+        assert (bounds.lane == "all") == (not before.backlog)
+        self.begun = (bounds, rows, bool(bounds.recovered))
+
+    @rule()
+    def crash(self) -> None:
+        self.db.close()
+        self.db = self.opened()
+        found = outbox.unfinished(self.db, SINK)
+        assert found == (self.begun[0] if self.begun else None)
 
     @precondition(lambda self: self.begun is not None)
     @rule()
-    def crash_and_look_again(self) -> None:
-        bounds = outbox.unfinished(self.db, SINK)
-        assert bounds is not None
-        assert self.begun is not None
-        assert (bounds.key, values(outbox.load(self.db, SINK, bounds))) == self.begun
+    def fail(self) -> None:
+        outbox.fail(self.db, SINK)
+        self.failing = True
 
     @precondition(lambda self: self.begun is not None)
     @rule(delivered=st.booleans())
     def finish(self, delivered: bool) -> None:
-        bounds = outbox.unfinished(self.db, SINK)
-        assert bounds is not None
         assert self.begun is not None
+        bounds, rows, _ = self.begun
         batch = outbox.load(self.db, SINK, bounds)
+        held = outbox.held(self.db, SINK)
         if not delivered:
-            outbox.refuse(self.db, SINK, batch, {"a": SCHEMA, "b": SCHEMA}, ["k"], 0, "no")
-        outbox.finish(self.db, SINK, bounds, len(batch), delivered=delivered)
-        self.counts["sent" if delivered else "refused"] += len(batch)
-        del self.waiting[: len(self.begun[1])]
+            outbox.refuse(self.db, SINK, batch, SCHEMAS, ["k", "l"], 0, "no")
+        freed = outbox.finish(self.db, SINK, bounds, len(batch), delivered=delivered)
+        assert freed == held - outbox.held(self.db, SINK)
+        if self.failing:
+            outbox.recover(self.db, SINK)
+            self.failing = False
+        how = "sent" if delivered else "refused"
+        self.rows[how] += len(rows)
+        self.leave(how, rows)
+        for row in rows:
+            if bounds.lane != "kept":  # oldest first
+                of = (bounds.lane, row.stream, row.key, row.keep)
+                if bounds.lane == "all" or bounds.recovered:
+                    assert self.last.get(of, -1) < row.first, "out of order"
+                    self.last[of] = row.last
+            self.kept -= {row.first} if row.keep else set()
         self.begun = None
 
-    @rule(entries=st.integers(0, 4))
+    def leave(self, how: str, rows: list[Row]) -> None:
+        n, total = self.gone[how]
+        rows = [r for r in rows if not r.keep]
+        self.gone[how] = (n + sum(r.n for r in rows), total + sum(r.total for r in rows))
+
+    @rule(entries=st.integers(1, 4))
     def make_room(self, entries: int) -> None:
         """Whole entries leave, the oldest first, but for kept ones and those of the batch that was begun."""
-        one = len(encode(frame([0])))
-        before = outbox.held(self.db, SINK)
-        freed = outbox.make_room(self.db, SINK, before - entries * one)
-        assert freed == before - outbox.held(self.db, SINK)
-        protected = len(self.begun[1]) if self.begun else 0
-        left = self._left()
-        gone = [v for v, _ in self.waiting if v not in left]
-        dropped = outbox.status(self.db, SINK).dropped - self.counts["dropped"]
-        assert len(gone) == dropped
-        assert all(not kept for v, kept in self.waiting if v not in left)
-        assert not set(gone) & {v for v, _ in self.waiting[:protected]}
-        self.counts["dropped"] += dropped
-        self.waiting = [(v, kept) for v, kept in self.waiting if v in left]
+        before, held = self.waiting(), outbox.held(self.db, SINK)
+        freed = outbox.make_room(self.db, SINK, entries * outbox.cost(encode(frame([0]))))
+        assert freed == held - outbox.held(self.db, SINK)
+        left = Counter(self.waiting())
+        gone = list((Counter(before) - left).elements())
+        assert all(not r.keep for r in gone)
+        free = [r for r in before if not r.keep and not (self.begun and r in self.begun[1])]
+        assert not gone or min(r.first for r in gone) <= min(r.first for r in free)
+        self.rows["dropped"] += len(gone)
+        self.leave("dropped", gone)
 
-    def _left(self) -> list[int]:
-        for first, sent in self.db.execute("SELECT id, sent FROM outbox WHERE sink = ? ORDER BY id LIMIT 1", (SINK,)):
-            return values(outbox.load(self.db, SINK, outbox.Bounds("", first, sent, 2**62, 0, 0)))
-        return []
-
-    @invariant()
-    def every_row_that_waits_is_there_in_order(self) -> None:
-        if hasattr(self, "db"):
-            assert self._left() == [v for v, _ in self.waiting]
-            status = outbox.status(self.db, SINK)
-            assert status.rows == len(self.waiting)
-            assert {"sent": status.sent, "refused": status.refused, "dropped": status.dropped} == self.counts
+    @rule(times=st.integers(1, 6))
+    def make_thinner(self, times: int) -> None:
+        for _ in range(times):
+            before, held = len(self.waiting()), outbox.held(self.db, SINK)
+            saved = outbox.make_thinner(self.db, SINK, SCHEMAS)
+            assert (saved or 0) == held - outbox.held(self.db, SINK)
+            self.rows["thinned"] += before - len(self.waiting())
 
     @invariant()
-    def what_was_refused_is_a_dead_letter(self) -> None:
-        if hasattr(self, "db"):
-            assert len(state.dead(self.db, 10_000)) == self.counts["refused"]
+    def the_rows_of_a_batch_under_way_never_change(self) -> None:
+        if self.begun:
+            assert (self.taken(self.begun[0]), bool(self.begun[0].recovered)) == (self.begun[1], self.begun[2])
+
+    @invariant()
+    def every_reading_is_in_one_place(self) -> None:
+        rest = [r for r in self.waiting() if not r.keep]
+        counts = [*self.gone.values(), (sum(r.n for r in rest), sum(r.total for r in rest))]
+        assert tuple(map(sum, zip(*counts, strict=True))) == self.put_in[False]
+
+    @invariant()
+    def alerts_wait_whole(self) -> None:
+        alerts = [r for r in self.waiting() if r.keep]
+        assert {r.first for r in alerts} == self.kept
+        assert all(r.n == 1 for r in alerts)
+
+    @invariant()
+    def all_is_counted(self) -> None:
+        status = outbox.status(self.db, SINK)
+        assert status.rows == len(self.waiting())
+        assert {name: getattr(status, name) for name in self.rows} == self.rows
+        assert len(state.dead(self.db, 10_000)) == self.rows["refused"]
+
+    @invariant()
+    def no_other_sink_is_touched(self) -> None:
+        assert outbox.status(self.db, "other")[4:] == (0, 0, 0, 0)
 
 
 TestOutbox: Any = Outbox.TestCase
-TestOutbox.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestOutbox.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
 # --- after an outage ---
