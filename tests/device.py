@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 
@@ -27,6 +27,14 @@ class Device:
         self.file = file
         self.url = f"http://127.0.0.1:{port}"
         self.process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """After whatever has gone wrong: nothing is left running."""
+        if self.process is not None and self.process.returncode is None:
+            await self.end(signal.SIGKILL)
 
     async def spawn(self) -> None:
         """Returns while it starts."""
@@ -56,11 +64,6 @@ class Device:
         self.send(number)
         assert self.process is not None
         return await self.process.wait()
-
-    async def kill(self) -> None:
-        """After whatever has gone wrong: nothing is left running."""
-        if self.process is not None and self.process.returncode is None:
-            await self.end(signal.SIGKILL)
 
     async def rows(self, http: aiohttp.ClientSession, stream: str) -> list[dict[str, Any]]:
         """The whole history of a stream."""

@@ -322,11 +322,14 @@ async def main(minutes: float, kills: int, seed: int) -> int:
     cloud = Cloud(chance)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        async with serving(cloud) as cloud_port, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as http:
-            port = free_port()
+        port = free_port()
+        async with (
+            serving(cloud) as cloud_port,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as http,
+            Device(folder / "pipeline.toml", port) as device,
+        ):
             (folder / "lines.ndjson").touch()
             (folder / "pipeline.toml").write_text(PIPELINE.format(port=port, cloud=cloud_port))
-            device = Device(folder / "pipeline.toml", port)
             await device.start(http)
             load = Load(chance, device, folder, time.monotonic() + 60 * minutes)
             load.rotates = not kills  # what was not read of a file that is gone when the process starts again is lost
@@ -355,9 +358,10 @@ async def watched(load: Load, kills: int, http: aiohttp.ClientSession, state: Pa
     running = [asyncio.create_task(task) for task in tasks]
     disturbing = asyncio.create_task(load.killer(kills, http) if kills else load.pauser())
     started = time.monotonic()
+    every = min(SAMPLE_S, (load.until - started) / 50)
     samples: list[tuple[float, ...]] = []
     while load.running():
-        await asyncio.sleep(SAMPLE_S)
+        await asyncio.sleep(every)
         try:
             assert load.device.process is not None
             if not kills and (code := load.device.process.returncode) is not None:

@@ -292,11 +292,14 @@ async def test_killed_again_and_again(tmp_path: Path) -> None:
 async def torture(durability: str, folder: Path, kills: int) -> None:
     chance = random.Random(f"{durability} {os.environ.get('SEED', '7')}")
     cloud, load = Cloud(chance), Load(chance, folder)
-    async with serving(cloud) as cloud_port, aiohttp.ClientSession() as http:
-        port = free_port()
+    port = free_port()
+    async with (
+        serving(cloud) as cloud_port,
+        aiohttp.ClientSession() as http,
+        Device(folder / "pipeline.toml", port) as device,
+    ):
         text = PIPELINE.format(durability=durability, port=port, cloud=cloud_port, speed=SPEED)
         (folder / "pipeline.toml").write_text(text)
-        device = Device(folder / "pipeline.toml", port)
         await device.start(http)
         tasks = [asyncio.create_task(load.client(f"c{i}", device.url, http)) for i in range(CLIENTS)]
         tasks.append(asyncio.create_task(load.writer()))

@@ -66,15 +66,14 @@ inputs = ["readings", "seconds", "high"]
 async def running(folder: Path) -> AsyncIterator[tuple[Device, aiohttp.ClientSession]]:
     port = free_port()
     (folder / "pipeline.toml").write_text(PIPELINE.format(port=port))
-    device = Device(folder / "pipeline.toml", port)
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as http:
+    timeout, connector = aiohttp.ClientTimeout(60), aiohttp.TCPConnector(limit=0)
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=timeout) as http,
+        Device(folder / "pipeline.toml", port) as device,
+    ):
         await device.start(http)
-        try:
-            yield device, http
-            assert await device.end() == 0
-        finally:
-            await device.kill()
+        yield device, http
+        assert await device.end() == 0
 
 
 class Memory:

@@ -75,8 +75,8 @@ async def send(device: Device, http: aiohttp.ClientSession, numbers: range) -> N
 async def test_the_rows_of_an_undisturbed_run(how: str, tmp_path: Path) -> None:
     file, port = tmp_path / "pipeline.toml", free_port()
     file.write_text(PIPELINE.format(port=port))
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PAUSE + 30)) as http:
-        device = Device(file, port)
+    timeout = aiohttp.ClientTimeout(PAUSE + 30)
+    async with aiohttp.ClientSession(timeout=timeout) as http, Device(file, port) as device:
         await device.start(http)
         await send(device, http, range(25))
         rest = asyncio.create_task(send(device, http, range(25, READINGS)))
