@@ -232,6 +232,61 @@ async def test_a_full_buffer_drops_the_oldest_but_no_alert(tmp_path: Path) -> No
     assert status["dropped"] == 30
 
 
+async def test_an_outage_on_the_wire(tmp_path: Path) -> None:
+    """What waited through it says so; a thinned row says what it stands for; refused, it is a dead letter that does."""
+    peer = Peer()
+    peer.answers = [web.Response(status=500) for _ in range(1000)]
+    many = windows(*range(60))
+    async with serving(peer) as url, rig(tmp_path, cloud(url, buffer=BufferSettings(rate=10**6))) as r:
+        await r.put("ten_seconds", windows(7))
+        await r.until(state="retrying")
+        await r.put("ten_seconds", many)
+        assert await r.store.write(lambda db: outbox.make_thinner(db, "cloud", SCHEMAS))
+        peer.answers = [web.Response(), web.Response(status=500), web.Response(status=422)]
+        await r.until(waiting=0, failed=3)
+        letters = await r.store.read(lambda db: state.dead(db, 10))
+    alone, failed, refused, _ = range(len(peer.requests) - 4, len(peer.requests))
+    assert peer.rows(alone) == [{"stream": "ten_seconds", "id": "s1", "time": "1970-01-01T00:00:00.000Z", "average": 7}]
+    assert peer.requests[failed][1] == peer.requests[refused][1]
+    first = peer.rows(refused)[0]
+    assert first == {
+        "stream": "ten_seconds",
+        "recovered": True,
+        "thinned": 10,
+        "until": "1970-01-01T00:00:09.000Z",
+        "id": "s1",
+        "time": "1970-01-01T00:00:00.000Z",
+        "average": 4.5,
+        "average_first": 0,
+        "average_last": 9,
+        "average_min": 0,
+        "average_max": 9,
+        "average_count": 10,
+    }
+    del first["recovered"]
+    assert first in [json.loads(letter[4]) for letter in letters]
+
+
+async def test_rows_of_an_earlier_pipeline_file_go_up(tmp_path: Path) -> None:
+    """A stream may be gone, or have other fields; what waited is shown as it was."""
+    peer = Peer()
+    async with serving(peer) as url, rig(tmp_path, cloud(url, batch=BatchSettings(rows=4, wait=duration("5 s")))) as r:
+        old = windows(1).columns["average"]
+        await r.store.write(
+            lambda db: (
+                outbox.put(db, "cloud", "gone", windows(51.5), keep=False, clock=1)
+                or outbox.put(db, "cloud", "hot", windows(1).with_columns({"level": old}), keep=True, clock=1)
+            )
+        )
+        await r.put("hot", alert())
+        await r.put("ten_seconds", windows(2))
+        await r.until(sent=4, waiting=0)
+    gone, before, now, _ = peer.rows()
+    assert gone == {"stream": "gone", "key": "s1", "time": "1970-01-01T00:00:00.000Z", "average": 51.5}
+    assert (before["average"], before["level"], before["id"]) == (1, 1, "s1")
+    assert now["state"] == "firing"
+
+
 async def test_a_full_buffer_that_blocks_says_so(tmp_path: Path) -> None:
     peer = Peer()
     peer.answers = [web.Response(status=500) for _ in range(1000)]
