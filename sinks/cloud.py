@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-import msgspec
+from msgspec import Meta
 
 from pipeline.component import Batch, Buffer, Outcome, Settings, Sink, SinkContext, StepWrites
 from pipeline.expression import Expression
@@ -25,26 +25,31 @@ LONGEST_REASON = 200  # characters of a peer's answer that are kept
 
 
 class BatchSettings(Settings, frozen=True):
-    rows: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 500
-    wait: Duration = duration("5 s")
+    rows: Annotated[int, Meta(ge=1, le=100_000, description="Rows in a request at most.")] = 500
+    wait: Annotated[Duration, Meta(description="How long a row waits at most for its batch to fill.")] = duration("5 s")
 
 
 class BufferSettings(Settings, frozen=True):
-    size: Size = Size(100_000_000)
-    when_full: Literal["thin", "drop_oldest", "block"] = "drop_oldest"
-    rate: Annotated[int, msgspec.Meta(ge=1, description="Rows a second at most of what an outage left behind.")] = 1_000
+    size: Annotated[Size, Meta(description="What rows that wait may take of the database.")] = Size(100_000_000)
+    when_full: Annotated[
+        Literal["thin", "drop_oldest", "block"],
+        Meta(description="The oldest rows are thinned, or dropped, or no more input is taken."),
+    ] = "drop_oldest"
+    rate: Annotated[int, Meta(ge=1, description="Rows a second at most of what an outage left behind.")] = 1_000
 
 
 class CloudSettings(Settings, frozen=True, kw_only=True):
-    url: str
-    where: str | None = None
-    batch: BatchSettings = BatchSettings()
-    buffer: BufferSettings = BufferSettings()
-    format: Literal["ndjson", "json"] = "ndjson"
-    gzip: bool = True
-    token: Secret | None = None
-    headers: dict[str, Secret] = {}
-    timeout: Duration = duration("30 s")
+    url: Annotated[str, Meta(description="Where rows are sent by POST.")]
+    where: Annotated[str | None, Meta(description="What must be true of a row to be sent. Absent: all are.")] = None
+    batch: Annotated[BatchSettings, Meta(description="How rows are put together in requests.")] = BatchSettings()
+    buffer: Annotated[BufferSettings, Meta(description="Where rows wait while the network is away.")] = BufferSettings()
+    format: Annotated[Literal["ndjson", "json"], Meta(description="A JSON object a line, or an array of objects.")] = (
+        "ndjson"
+    )
+    gzip: Annotated[bool, Meta(description="Compress the body.")] = True
+    token: Annotated[Secret | None, Meta(description="Sent as `Authorization: Bearer`.")] = None
+    headers: Annotated[dict[str, Secret], Meta(description="Further headers.")] = {}
+    timeout: Annotated[Duration, Meta(description="How long an answer may take.")] = duration("30 s")
 
 
 class Cloud(Sink):
@@ -65,9 +70,12 @@ class Cloud(Sink):
     the rows become dead letters and the next ones go on.
     After an outage: alerts go first, the newest before the older; then what comes now and what was left behind take turns,
     the latter oldest first, at most `rate` rows a second, and its rows say `"recovered": true`.
-    At the limit (`when_full`): the oldest rows are dropped; or thinned (`thin`): those of a key and interval become one, with
-    `thinned` (how many it stands for), `until`, and for each number its mean under its own name, `_first`, `_last`, `_min`,
-    `_max` and `_count`; intervals grow from 10 s to a day as need be; or no more input is taken (`block`). Alerts stay whole.
+    At the limit (`when_full`): no more input is taken (`block`); or the oldest rows are dropped (`drop_oldest`); or they are
+    thinned (`thin`): those of a key and interval become one, with `thinned` (how many it stands for), `until`, and for each
+    number its mean under its own name, `_first`, `_last`, `_min`, `_max` and `_count`; of other fields the last value stays.
+    Intervals grow from 10 s to a day as need be, the oldest first; what is still too much is dropped. A name that the stream
+    has itself stays its own, the added one is `thinned_NAME`. Alerts stay whole and are never dropped: if they alone are more
+    than the buffer's size, that is told. What became of how many rows is counted and shown.
     """
 
     def __init__(self, settings: CloudSettings, context: SinkContext) -> None:
