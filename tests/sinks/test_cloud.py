@@ -272,12 +272,12 @@ async def test_rows_of_an_earlier_pipeline_file_go_up(tmp_path: Path) -> None:
     peer = Peer()
     async with serving(peer) as url, rig(tmp_path, cloud(url, batch=BatchSettings(rows=4, wait=duration("5 s")))) as r:
         old = windows(1).columns["average"]
-        await r.store.write(
-            lambda db: (
-                outbox.put(db, "cloud", "gone", windows(51.5), keep=False, clock=1)
-                or outbox.put(db, "cloud", "hot", windows(1).with_columns({"level": old}), keep=True, clock=1)
-            )
-        )
+
+        def earlier(db: Any) -> None:
+            outbox.put(db, "cloud", "gone", windows(51.5), keep=False, clock=1)
+            outbox.put(db, "cloud", "hot", windows(1).with_columns({"level": old}), keep=True, clock=1)
+
+        await r.store.write(earlier)
         await r.put("hot", alert())
         await r.put("ten_seconds", windows(2))
         await r.until(sent=4, waiting=0)
