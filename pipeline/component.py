@@ -298,6 +298,15 @@ class Source:
     def decode(self, payloads: Sequence[Payload]) -> Decoded:
         raise NotImplementedError
 
+    def readings(self, payload: Payload) -> list[bytes] | None:
+        """Each reading of a payload, as `again` takes it, in the order in which `decode` counts them. None: they cannot be
+        told apart, or not be given again."""
+        return None
+
+    def again(self, reading: bytes, media_type: str) -> Payload | None:
+        """A reading that was refused, as a payload to be decoded once more. None: this source cannot."""
+        return None
+
     def reread(self, start: Any, end: Any) -> list[Payload]:
         """The payloads between two positions, cut as before. OSError or ValueError if they are gone."""
         raise NotImplementedError
@@ -451,7 +460,11 @@ class Services(Protocol):
     async def rows(self, query: RowsQuery) -> Frame: ...
     async def streams(self) -> list[StreamInfo]: ...
     async def delivery(self) -> list[dict[str, Any]]: ...
-    async def dead(self, limit: int) -> list[dict[str, Any]]: ...
+    async def dead(self, limit: int, node: str | None = None, before: int | None = None) -> list[dict[str, Any]]: ...
+    async def replay_dead(self, ids: Sequence[int] | None, node: str | None = None) -> dict[str, Any]:
+        """Dead letters once more, by number; None: all (of a node)."""
+        ...
+
     def health(self) -> dict[str, Any]: ...
     def graph(self) -> list[dict[str, Any]]: ...
     def metrics(self) -> list[tuple[str, str, str, list[tuple[dict[str, str], float]]]]:

@@ -11,20 +11,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
-import orjson
 
 from pipeline.clock import ArrivalClock
 from pipeline.component import Receipt
-from pipeline.frame import NEVER, NO_PROGRESS, Frame, decode, rows
+from pipeline.frame import NEVER, NO_PROGRESS, Frame, decode
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order
 from pipeline.intake import Arrived, Intake, Tick, number, payloads_of, refused_frame
 from pipeline.journal import history, state
 from pipeline.latest import Latest
+from pipeline.letters import FAILED, Replay, failures, refusals
 from pipeline.merge import FAR
 from pipeline.writes import Writes
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.graph import Graph
     from pipeline.journal.commit import Store
+    from pipeline.journal.dead import Letter
 
 log = logging.getLogger("headwater")
 
@@ -43,7 +45,6 @@ CHECKPOINT_NS = 300_000_000_000  # or five minutes
 PRUNE_NS = 60_000_000_000  # so often at least is the history cut to its limits, while something comes
 HEARTBEAT_NS = 1_000_000_000  # while something waits for time to pass, time is looked at this often
 PAUSE_NS = 2_500_000_000  # a heartbeat later than this: the process was stopped, and nobody listened meanwhile
-FAILED = "the engine stopped before this was durable"
 
 
 class Engine:
@@ -66,6 +67,7 @@ class Engine:
             for name, source in graph.sources.items()
         }
         self.latest: dict[str, Latest] = {}
+        self.replays: deque[Replay] = deque()  # dead letters that wait for a step
         self.published: list[Callable[[Writes], None]] = []  # called in the loop after each commit
         self.blocked: Callable[[], bool] = lambda: False  # a sink that blocks has a full outbox
         self.stopping = False
@@ -106,6 +108,14 @@ class Engine:
         """
         await self._idle_writer()
 
+    def replay_dead(self, letters: Sequence[Letter]) -> asyncio.Future[dict[int, str]]:
+        """Try these dead letters once more in a step of their own. When that is durable: why those that stay could not be
+        taken, by number. Nobody else may be trying one of them."""
+        replay = Replay(letters)
+        self.replays.append(replay)
+        self.wake()
+        return replay.done
+
     # --- the loop ---
 
     async def run(self) -> None:
@@ -137,6 +147,8 @@ class Engine:
         return self.stopping or all(i.ended for i in self.intakes.values())
 
     def _something_to_do(self) -> bool:
+        if self.replays:
+            return True
         return any(len(i.inbox) or self._ends_now(i) for i in self.intakes.values()) or self._tick_due()
 
     def _ends_now(self, intake: Intake) -> bool:
@@ -198,7 +210,7 @@ class Engine:
     def _next_look(self) -> int | None:
         """ns until time should be looked at; None: not before something arrives."""
         waits = []
-        if any(len(i.inbox) for i in self.intakes.values()) and self.in_flight < IN_FLIGHT:
+        if (self.replays or any(len(i.inbox) for i in self.intakes.values())) and self.in_flight < IN_FLIGHT:
             waits.append(max(self.settings.commit - (self.now - self.committed_at), 0))
         if self.blocked():
             waits.append(HEARTBEAT_NS)
@@ -224,7 +236,9 @@ class Engine:
         self._look_at_time()
         clock = self.clock.wall()
         unsure = self.arrivals.unsure(clock)
-        arrived = self._decode(clock, self._latest(clock))
+        replay = self.replays.popleft() if self.replays else Replay()
+        self.next_seq = replay.begin(self.graph, self.next_seq)
+        arrived = self._decode(clock, self._latest(clock), replay)
         numbers = dict(zip(arrived, number(list(arrived.values()), self.next_seq), strict=True)) if arrived else {}
         self.next_seq += sum(map(len, numbers.values()))
         self.number += 1
@@ -233,7 +247,7 @@ class Engine:
         writes.unsure = self.stamped if unsure else ()
         frames: dict[str, Frame] = {}
         for name, intake in self.intakes.items():
-            if name in arrived:
+            if name in arrived and len(arrived[name].waiting) > replay.readings(name):
                 intake.heard = self.now
             idle, runs_to = self._idle_for(intake), self._runs_to(intake)
             ended = intake.ended or self._ends_now(intake)
@@ -243,26 +257,29 @@ class Engine:
             else:
                 frame = intake.nothing(tick)
             frames[name] = frame
-            self._journal(intake, arrived.get(name), frame, writes)
+            self._journal(intake, arrived.get(name), frame, writes, whole=replay.readings(name) > 0)
             invalid = f"{name}.invalid"
             if invalid in self.graph.streams:
                 frames[invalid] = self._refused(intake, arrived.get(name), frame, writes)
-        self._push(frames, writes)
-        self._commit(writes, arrived, frames)
+        self._push(frames, writes, replay)
+        self._commit(writes, arrived, frames, replay)
 
     def _latest(self, clock: int) -> int:
         """What is dated after this is refused. A clock that is not to be trusted cannot say what lies ahead of it."""
         return FAR if self.arrivals.unsure(clock) else clock + self.settings.max_future
 
-    def _decode(self, clock: int, latest: int) -> dict[str, Arrived]:
+    def _decode(self, clock: int, latest: int, replay: Replay) -> dict[str, Arrived]:
         arrived = {}
         for name, intake in self.intakes.items():
-            if waiting := intake.inbox.take():
+            if waiting := replay.waiting(name) + intake.inbox.take():
                 arrived[name] = intake.decode(waiting, self.graph.keys, clock, latest)
+                replay.judge(name, intake.source, arrived[name], clock)
         return arrived
 
-    def _journal(self, intake: Intake, arrived: Arrived | None, frame: Frame, writes: Writes) -> None:
-        """What a restart needs to push the same Frame again."""
+    def _journal(
+        self, intake: Intake, arrived: Arrived | None, frame: Frame, writes: Writes, *, whole: bool = False
+    ) -> None:
+        """What a restart needs to push the same Frame again. `whole`: not all of it can be read from a file again."""
         part = state.Part(watermark=intake.watermark, quiet=intake.quiet, ended=intake.ended)
         writes.entry.parts[intake.name] = part
         if arrived is None:
@@ -272,7 +289,7 @@ class Engine:
         if position is not None:
             part.start, part.end = intake.position, position
             intake.position = writes.positions[intake.name] = position
-        if intake.source.replayable:
+        if intake.source.replayable and not whole:
             part.read = True
         elif len(frame):
             writes.journal[intake.name] = frame
@@ -286,24 +303,31 @@ class Engine:
                 schema, Arrived(frame.time, frame.key, {}, frame.time, [], ()), self.graph.keys, 0, frame.progress
             )
         intake.refused += len(arrived.refused)
-        writes.letters += [(frame.clock, intake.name, r.reason, r.raw) for r in arrived.refused]
+        writes.letters += refusals(intake.name, intake.source, arrived, arrived.refused, frame.clock)
         seq = int(frame.seq[0]) if len(frame) else frame.progress.next_seq
         return refused_frame(schema, arrived, self.graph.keys, seq, frame.progress)
 
-    def _push(self, frames: dict[str, Frame], writes: Writes) -> None:
-        for sink, stream, frame in self.graph.push(frames):
+    def _push(self, frames: dict[str, Frame], writes: Writes, replay: Replay) -> None:
+        keys = self.graph.keys.names
+        writes.injected = replay.injected
+        reached = self.graph.push(frames, replay.injected)
+        replay.deliver(self.graph, writes)
+        for sink, stream, frame in reached:
             try:
                 self.graph.sinks[sink].write(stream, frame, writes)
             except Exception as error:
                 log.exception("sink %s failed", sink)
-                self.graph.set_aside(sink, f"{type(error).__name__}: {error}", frame, self.graph.streams[stream])
+                reason = f"{type(error).__name__}: {error}"
+                writes.letters += failures(sink, reason, frame, self.graph.streams[stream], keys, stream=stream)
         for node, reason, guilty, schema in self.graph.guilty:
-            shown = rows(guilty, schema, self.graph.keys.names)
-            writes.letters += [(guilty.clock, node, reason, orjson.dumps(row).decode()) for row in shown]
+            if not replay.failed_again(node, reason, guilty):
+                writes.letters += failures(node, reason, guilty, schema, keys)
+        writes.letters += replay.new
+        writes.replayed, writes.refused_again = replay.taken(), replay.failed
 
     # --- the commit, and after it ---
 
-    def _commit(self, writes: Writes, arrived: dict[str, Arrived], frames: dict[str, Frame]) -> None:
+    def _commit(self, writes: Writes, arrived: dict[str, Arrived], frames: dict[str, Frame], replay: Replay) -> None:
         names = self.graph.keys.names
         writes.keys = (self.known_keys, names[self.known_keys :])
         self.known_keys = len(names)
@@ -324,6 +348,7 @@ class Engine:
                 self._show({**frames, **writes.history})
                 for publish in self.published:
                     publish(writes)
+            replay.finish(error)
             for name, waiting, receipt in receipts:
                 self._acknowledge(name, waiting.payload, receipt if error is None else Receipt(0, [], FAILED))
             self.wake()
@@ -423,7 +448,8 @@ class Engine:
             frame, arrived = self._again(intake, part, tick, db)
             frames[name] = frame
             frames[f"{name}.invalid"] = self._refused(intake, arrived, frame, writes)
-        came = frames | {stream: frame for _, stream, frame in self.graph.push(frames)}
+        injected = {node: decode(state.frame_bytes(db, id_), NO_PROGRESS) for node, id_ in entry.injected}
+        came = frames | {stream: frame for _, stream, frame in self.graph.push(frames, injected)}
         self._show(came)
         self.number, self.next_seq = step, entry.first_seq
         # A pipeline that is killed again and again must come to its next checkpoint all the same.

@@ -8,7 +8,7 @@ operator's edge, the guilty rows are set aside with the reason, and the others g
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import reactivex
@@ -40,6 +40,7 @@ class Edge:
         self.outlets: dict[str, Subject[Frame]] = {"": Subject(), **{o: Subject() for o in self.context.outputs}}
         self.failure = ""  # the newest error, for /health
         self.rows_in = self.rows_out = 0
+        self.injected: Frame | None = None  # rows that go into this operator only, before those of its next Frame
         self._came: list[Frame] = []
         self._error: Exception | None = None
         self._connect()
@@ -61,6 +62,8 @@ class Edge:
     def on_next(self, frame: Frame) -> None:
         """One Frame in, one Frame out of each output."""
         self.grow()
+        if self.injected is not None:
+            frame, self.injected = concatenate([self.injected, frame], frame.progress), None
         self._run(frame)
         out = self._gather(self._came, self.operator.schema, frame.progress)
         self.rows_in += len(frame)
@@ -213,8 +216,13 @@ class Graph:
 
     # --- running ---
 
-    def push(self, frames: dict[str, Frame]) -> list[tuple[str, str, Frame]]:
-        """One step: a Frame for each source and each `SOURCE.invalid`. What reached the sinks: (sink, stream, rows)."""
+    def push(self, frames: dict[str, Frame], injected: Mapping[str, Frame] = {}) -> list[tuple[str, str, Frame]]:
+        """One step: a Frame for each source and each `SOURCE.invalid`. What reached the sinks: (sink, stream, rows).
+
+        `injected`: rows for the input of single operators, that go before what comes to them; their `seq` is lower.
+        """
+        for name, rows in injected.items():
+            self.edges[name].injected = rows
         delivered: list[tuple[str, str, Frame]] = []
         self._delivered = delivered
         self.guilty = []

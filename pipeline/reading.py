@@ -56,6 +56,7 @@ class CodecSource(Source):
         self.reading = settings
         self.schema = schema_of(settings, context)
         self.codec = codec_for(settings, context) if settings.time_unit in UNITS else None
+        self._others: dict[str, Codec | None] = {}  # by media type: of readings that came in another format
 
     def decode(self, payloads: Sequence[Payload]) -> Decoded:
         """Neighbours of one codec are decoded at once."""
@@ -66,6 +67,16 @@ class CodecSource(Source):
             parts.append((start, _decode(codec, data)))
             start += len(data)
         return parts[0][1] if len(parts) == 1 else joined(parts, self.context.keys)
+
+    def readings(self, payload: Payload) -> list[bytes] | None:
+        split = getattr(payload.codec or self.codec, "readings", None)
+        return None if split is None else list(split(payload.data))
+
+    def again(self, reading: bytes, media_type: str) -> Payload | None:
+        if media_type and media_type not in self._others:
+            self._others[media_type] = codec_for(self.reading, self.context, media_type)
+        codec = self._others[media_type] if media_type else self.codec
+        return None if codec is None else Payload(reading, len(reading), codec=codec)
 
 
 def _decode(codec: Codec | None, data: list[bytes]) -> Decoded:

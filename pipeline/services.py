@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.component import RowsQuery, StreamInfo
 from pipeline.frame import NO_PROGRESS, Frame, Schema, empty
-from pipeline.journal import history, state
+from pipeline.journal import dead, history
 from pipeline.journal.commit import those_set_aside
+from pipeline.letters import AT_ONCE, shown, why_not
 
 if TYPE_CHECKING:
     from pipeline.delivery import Delivery
@@ -25,6 +28,7 @@ class EngineServices:
         self.outbox = delivery
         self.started = time.monotonic()
         self.ready = False
+        self._replaying = asyncio.Lock()
         self.set_aside = those_set_aside(engine.store.folder)
 
     def schema(self, stream: str) -> Schema:
@@ -55,10 +59,29 @@ class EngineServices:
     async def delivery(self) -> list[dict[str, Any]]:
         return [] if self.outbox is None else await self.outbox.status()
 
-    async def dead(self, limit: int) -> list[dict[str, Any]]:
-        letters = await self.engine.store.read(lambda db: state.dead(db, limit))
-        names = ("id", "clock", "node", "reason", "row")
-        return [dict(zip(names, letter, strict=True)) for letter in letters]
+    async def dead(self, limit: int, node: str | None = None, before: int | None = None) -> list[dict[str, Any]]:
+        letters = await self.engine.store.read(lambda db: dead.letters(db, limit, node, before))
+        return shown(self.engine.graph, letters)
+
+    async def replay_dead(self, ids: Sequence[int] | None, node: str | None = None) -> dict[str, Any]:
+        # Whoever asked may go away; what has begun is brought to its end, and no one else begins before.
+        return await asyncio.shield(asyncio.create_task(self._replay_dead(ids, node)))
+
+    async def _replay_dead(self, ids: Sequence[int] | None, node: str | None) -> dict[str, Any]:
+        read, graph = self.engine.store.read, self.engine.graph
+        failed: dict[int, str] = {}
+        async with self._replaying:
+            wanted = sorted(set(ids)) if ids is not None else await read(lambda db: dead.numbers(db, node))
+            for at in range(0, len(wanted), AT_ONCE):
+                part = wanted[at : at + AT_ONCE]
+                letters = await read(lambda db, part=part: dead.chosen(db, part))  # type: ignore[misc]
+                failed |= dict.fromkeys({*part} - {letter.id for letter in letters}, "there is no such letter")
+                stay = {letter.id: why for letter in letters if (why := why_not(graph, letter))}
+                if tried := [letter for letter in letters if letter.id not in stay]:
+                    stay |= await self.engine.replay_dead(tried)
+                failed |= stay
+        told = [{"id": id_, "reason": why} for id_, why in sorted(failed.items())]
+        return {"replayed": len(wanted) - len(failed), "failed": told}
 
     def health(self) -> dict[str, Any]:
         """`status` is "ok" or "degraded"; `reasons` say why."""

@@ -11,8 +11,8 @@ import apsw
 from pipeline.component import Receipt
 from pipeline.frame import Frame
 from pipeline.inbox import REQUESTS_KEPT
+from pipeline.journal import dead, outbox, state
 from pipeline.journal import history as frames
-from pipeline.journal import outbox, state
 from pipeline.journal.files import Files
 
 
@@ -29,7 +29,10 @@ class Writes:
         self.outbox: list[tuple[str, str, Frame, bool]] = []
         self.positions: dict[str, Any] = {}
         self.keys: tuple[int, list[str]] = (0, [])
-        self.letters: list[tuple[int, str, str, str]] = []
+        self.injected: dict[str, Frame] = {}  # rows of dead letters that went into operators
+        self.letters: list[dead.Buried] = []
+        self.replayed: list[int] = []  # letters that were taken in this step
+        self.refused_again: dict[int, str] = {}  # letters that were tried in it and stay, with the new reason
         self.requests: list[tuple[str, str, Receipt]] = []
         self.unsure: Collection[str] = ()  # streams whose times may be wrong in this step
 
@@ -50,6 +53,9 @@ class Writes:
         for name, frame in self.journal.items():
             kept = self.history.get(name) is frame
             self.entry.parts[name].frame = self._put(db, name, frame, journal=True, history=kept)
+        self.entry.injected = [
+            (node, self._put(db, node, frame, journal=True, history=False)) for node, frame in self.injected.items()
+        ]
         state.add_entry(db, self.step, self.entry)
         for stream, frame in self.history.items():
             if self.journal.get(stream) is not frame:
@@ -60,8 +66,11 @@ class Writes:
             state.save_position(db, source, position)
         for source, request, receipt in self.requests:
             state.remember(db, source, request, self.entry.clock, state.pack(list(receipt)), keep=REQUESTS_KEPT)
+        if self.replayed or self.refused_again:
+            dead.forget(db, self.replayed)
+            dead.refuse_again(db, self.refused_again.items())
         if self.letters:
-            state.bury(db, self.letters)
+            dead.bury(db, self.letters)
         for path, data, header in self.appends:
             self.files.append(db, path, data, header)
 

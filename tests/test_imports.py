@@ -32,6 +32,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.intake",
             "pipeline.inbox",
             "pipeline.latest",
+            "pipeline.letters",
             "pipeline.journal",
         ),
     ),

@@ -71,9 +71,7 @@ class Csv:
         places: list[tuple[int, int]],
         refused: list[Refused],
     ) -> None:
-        lines = [line for line in payload.decode(errors="replace").splitlines() if line.strip()]
-        if lines:
-            lines[0] = lines[0].removeprefix("\ufeff")
+        lines = self._lines(payload)
         header = self.columns or (next(csv.reader(lines[:1], delimiter=self.delimiter)) if lines else [])
         body = lines if self.columns else lines[1:]
         if not body:
@@ -82,9 +80,8 @@ class Csv:
         at = [header.index(name) if name in header else -1 for name in self._wanted()]
         for name, place in zip(self._wanted(), at, strict=True):
             if place < 0 and not (name in self.fields and self.fields[name].optional):
-                refused.append(
-                    Refused(index, 0, f"{name}: there is no such column; there are {', '.join(header)}"[:RAW], "")
-                )
+                why = f"{name}: there is no such column; there are {', '.join(header)}"[:RAW]
+                refused += [Refused(index, item, why, line[:RAW]) for item, line in enumerate(body)]
                 return
         for item, line in enumerate(body):
             cells = self._cells(line)
@@ -94,6 +91,19 @@ class Csv:
                 continue
             records.append(tuple(cells[place] if place >= 0 else "" for place in at))
             places.append((index, item))
+
+    def _lines(self, payload: bytes) -> list[str]:
+        lines = [line for line in payload.decode(errors="replace").splitlines() if line.strip()]
+        if lines:
+            lines[0] = lines[0].removeprefix("\ufeff")
+        return lines
+
+    def readings(self, payload: bytes) -> list[bytes]:
+        """Each reading of a payload as one of its own: below the header, where there is one."""
+        lines = self._lines(payload)
+        if not self.has_header:
+            return [line.encode() for line in lines]
+        return [f"{lines[0]}\n{line}".encode() for line in lines[1:]]
 
     def _cells(self, line: str) -> list[str] | None:
         try:

@@ -112,12 +112,19 @@ class Json:
         return self._columns(rows, counts, refused)
 
     def _payload(self, index: int, payload: bytes, rows: list[Any], refused: list[Refused]) -> None:
+        self._each(index, self._texts(payload), rows, refused)
+
+    def _texts(self, payload: bytes) -> list[bytes]:
         """One value, an array, or lines. A single object on one line is the shortest way through `_each`, too."""
         texts: list[bytes] | None = None
         first = payload[: payload.find(b"\n")] if b"\n" in payload else payload
         if not first.rstrip().endswith(b"}"):
             texts = self._spread(payload)
-        self._each(index, payload.split(b"\n") if texts is None else texts, rows, refused)
+        return payload.split(b"\n") if texts is None else texts
+
+    def readings(self, payload: bytes) -> list[bytes]:
+        """Each reading of a payload as one of its own."""
+        return [text for text in self._texts(payload) if text.strip()]
 
     def _spread(self, payload: bytes) -> list[bytes] | None:
         """The values of an array, or the one value that stands on several lines; None: neither."""

@@ -6,7 +6,18 @@ keep a database of the format before in `tests/pipeline/journal/formats/`.
 
 FORMAT = 2
 
-TABLES = """
+# Whatever adds or drops a letter, what is held is known without a look at the others.
+_HELD = """
+CREATE TRIGGER dead_came AFTER INSERT ON dead
+    BEGIN UPDATE dead_held SET letters = letters + 1, bytes = bytes + new.size; END;
+CREATE TRIGGER dead_changed AFTER UPDATE ON dead
+    BEGIN UPDATE dead_held SET bytes = bytes + new.size - old.size; END;
+CREATE TRIGGER dead_went AFTER DELETE ON dead
+    BEGIN UPDATE dead_held SET letters = letters - 1, bytes = bytes - old.size; END;
+"""
+
+TABLES = (
+    """
 -- single facts: format, the text of the pipeline file that the journal was written with
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 
@@ -104,9 +115,17 @@ CREATE TABLE dead (
     clock INTEGER NOT NULL,
     node TEXT NOT NULL,
     reason TEXT NOT NULL,
-    row TEXT NOT NULL
+    row TEXT NOT NULL,
+    whole INTEGER NOT NULL DEFAULT 1,   -- 0: not all of it is in `row`: it cannot be replayed
+    format TEXT NOT NULL DEFAULT '',    -- media type of a reading; '': its source's own format
+    size INTEGER GENERATED ALWAYS AS (length(CAST(row AS BLOB)) + length(CAST(reason AS BLOB)) + 100) VIRTUAL
 );
+-- how many there are, and their bytes
+CREATE TABLE dead_held (letters INTEGER NOT NULL, bytes INTEGER NOT NULL);
+INSERT INTO dead_held VALUES (0, 0);
 """
+    + _HELD
+)
 
 # What makes a database of the format before into one of format N + 1.
 MIGRATIONS = {
@@ -130,5 +149,14 @@ ALTER TABLE batches ADD COLUMN lane TEXT NOT NULL DEFAULT 'all';
 ALTER TABLE batches ADD COLUMN recovered INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE outages (sink TEXT PRIMARY KEY, failing INTEGER NOT NULL, backlog INTEGER NOT NULL) WITHOUT ROWID;
 ALTER TABLE delivered ADD COLUMN thinned INTEGER NOT NULL DEFAULT 0;
-""",
+
+ALTER TABLE dead ADD COLUMN whole INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE dead ADD COLUMN format TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead ADD COLUMN size INTEGER
+    GENERATED ALWAYS AS (length(CAST(row AS BLOB)) + length(CAST(reason AS BLOB)) + 100) VIRTUAL;
+UPDATE dead SET whole = 0 WHERE length(row) >= 200 AND NOT json_valid(row);     -- readings were cut there
+CREATE TABLE dead_held (letters INTEGER NOT NULL, bytes INTEGER NOT NULL);
+INSERT INTO dead_held SELECT count(*), coalesce(sum(size), 0) FROM dead;
+"""
+    + _HELD,
 }

@@ -13,6 +13,8 @@ import msgspec
 import numpy as np
 
 from pipeline.component import State
+from pipeline.journal.dead import bury as bury
+from pipeline.journal.dead import letters
 
 _ARRAY, _STRINGS = 1, 2  # extension types of packed state
 
@@ -74,6 +76,7 @@ class Entry(msgspec.Struct, array_like=True):
     first_seq: int
     parts: dict[str, Part]
     stamp: int = 0  # the newest time of arrival that was given
+    injected: list[tuple[str, int]] = []  # operator, id in `frames`: rows of dead letters that went into it once more
 
 
 _ENTRY = msgspec.msgpack.Decoder(Entry)
@@ -146,17 +149,6 @@ def remembered(db: apsw.Connection) -> list[tuple[str, str, bytes]]:
     return [(s, q, bytes(r)) for s, q, r in db.execute("SELECT source, request, receipt FROM requests ORDER BY id")]
 
 
-DEAD_LETTERS = 10_000  # as many are kept; the oldest go first
-
-
-def bury(db: apsw.Connection, letters: list[tuple[int, str, str, str]]) -> None:
-    """Dead letters: (clock, node, reason, row as text)."""
-    db.executemany("INSERT INTO dead (clock, node, reason, row) VALUES (?, ?, ?, ?)", letters[-DEAD_LETTERS:])
-    db.execute("DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?", (DEAD_LETTERS,))
-
-
 def dead(db: apsw.Connection, limit: int, node: str | None = None) -> list[tuple[int, int, str, str, str]]:
-    """(id, clock, node, reason, row), newest first; of one node, or of all."""
-    where, values = ("WHERE node = ? ", [node]) if node is not None else ("", [])
-    query = f"SELECT id, clock, node, reason, row FROM dead {where}ORDER BY id DESC LIMIT ?"
-    return list(db.execute(query, (*values, limit)))
+    """(id, clock, node, reason, row) of dead letters, newest first; of one node, or of all."""
+    return [letter[:5] for letter in letters(db, limit, node)]

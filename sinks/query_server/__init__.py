@@ -33,7 +33,10 @@ class QueryServer(Sink):
                                 (with commas), `limit` (1,000; at most 100,000), `order` (asc, desc), `format` (json, ndjson,
                                 csv). `next`, and the header Link, are the address of the rows after these
     /api/alerts                 the state of each alert for each key (`state`: firing, cleared, all; `key`)
-    /api/delivery, /api/dead, /api/graph, /health, /ready, /metrics
+    /api/dead                   what was refused, failed or rejected, and why, the newest first (`node`, `limit`, `before`:
+                                a letter's `id`). POST /api/dead/replay tries some once more, when the cause is mended:
+                                {"ids": [7, 8]}, {"node": "valid"} or {"all": true}; what is taken counts once, and is gone
+    /api/delivery, /api/graph, /health, /ready, /metrics
     /data, /status              the latest values of the first input, where no http source has these paths
 
     Times are asked for as 2026-01-31T12:00:00Z, as a number since 1970 (its size tells the unit), or as -1h. JSON has no

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from pipeline.component import RowsQuery
 from pipeline.frame import Frame, Ints, Schema, instants
@@ -106,6 +107,28 @@ def keys(request: web.Request, schema: Schema) -> list[str] | None:
     if asked is not None and schema.key is None:
         raise HttpProblem(400, "key: this stream has no key", parameter="key")
     return asked
+
+
+def letters(body: bytes) -> tuple[list[int] | None, str | None]:
+    """Which dead letters to replay: `{"ids": [3, 4]}`, `{"node": "valid"}`, or all of them with `{"all": true}`."""
+    try:
+        asked = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise HttpProblem(400, f"the body is not JSON: {error}") from None
+    if not isinstance(asked, dict) or len(asked) != 1 or not set(asked) <= {"ids", "node", "all"}:
+        raise HttpProblem(400, 'the body is {"ids": [1, 2]}, {"node": "NAME"} or {"all": true}')
+    ids, node = asked.get("ids"), asked.get("node")
+    if "ids" in asked and not (isinstance(ids, list) and all(_is_number(i) for i in ids)):
+        raise HttpProblem(400, "ids: a list of the numbers that /api/dead gives", parameter="ids")
+    if "node" in asked and not isinstance(node, str):
+        raise HttpProblem(400, "node: the name of a source, operator or sink", parameter="node")
+    if "all" in asked and asked["all"] is not True:
+        raise HttpProblem(400, "all: true, or leave it out", parameter="all")
+    return ids, node
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LATEST
 
 
 class Page:

@@ -16,9 +16,9 @@ from pipeline.component import Context, ReadingSettings, Server, Services, Strea
 from pipeline.frame import Frame, KeyTable, Schema, instants, rows
 from pipeline.problem import did_you_mean
 from pipeline.registry import codec_for
-from pipeline.web import HttpProblem, answer, encoded, latest_values
+from pipeline.web import HttpProblem, answer, encoded, latest_values, read_body
 from sinks.query_server import questions
-from sinks.query_server.questions import MOST, Page
+from sinks.query_server.questions import LATEST, MOST, Page
 
 if TYPE_CHECKING:
     from pipeline.clock import Clock
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 LARGE = 2_000  # rows from which on an answer is made beside the loop: 2 ms of work
+MOST_BYTES = 1_000_000  # of the body of a request
 LETTERS = 100  # dead letters in an answer, unless asked otherwise
 MEDIA = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
 _PAGING = ("key", "from", "to", "fields", "limit", "order", "cursor", "format")
@@ -42,6 +43,7 @@ def mount(server: Server, services: Services, inputs: dict[str, Schema], keys: K
     _mounted[server] = routes = Routes(services, dict(inputs), keys, clock)
     for path, handler in routes.table().items():
         server.route("GET", path, handler)  # where a source has /data or /status, its answer is the one meant
+    server.route("POST", "/api/dead/replay", routes.replay_dead)
 
 
 class Routes:
@@ -146,9 +148,19 @@ class Routes:
         return answer({"sinks": await self.services.delivery()})
 
     async def dead(self, request: web.Request) -> web.StreamResponse:
-        questions.only(request, ("limit",))
-        letters = await self.services.dead(questions.number(request, "limit", LETTERS, MOST))
-        return answer({"dead": [{"time": _instant(letter.pop("clock")), **letter} for letter in letters]})
+        """Dead letters, the newest first; `before` is the number of the last one seen."""
+        questions.only(request, ("limit", "node", "before"))
+        limit = questions.number(request, "limit", LETTERS, MOST)
+        before = questions.number(request, "before", LATEST, LATEST)
+        return answer({"dead": await self.services.dead(limit, request.query.get("node"), before)})
+
+    async def replay_dead(self, request: web.Request) -> web.StreamResponse:
+        """What has become of them; those that could not be taken stay."""
+        questions.only(request, ())
+        ids, node = questions.letters(await read_body(request, MOST_BYTES))
+        if not self.services.health()["ready"]:
+            raise HttpProblem(503, "the pipeline is starting or stopping", {"Retry-After": "1"})
+        return answer(await self.services.replay_dead(ids, node))
 
     async def graph(self, request: web.Request) -> web.StreamResponse:
         questions.only(request, ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, KeyTable, Schema, 
 from pipeline.quantity import Duration, Size
 from pipeline.server import HttpServer
 from sinks.query_server import QueryServer, QueryServerSettings
-from sinks.query_server.questions import MOST
+from sinks.query_server.questions import LATEST, MOST
 from sinks.query_server.routes import LARGE
 
 T0 = 1_769_860_800 * SECOND  # 2026-01-31T12:00:00Z
@@ -66,6 +66,7 @@ class Told:
         self.keys = keys
         self.held = rows
         self.asked: list[RowsQuery] = []
+        self.letters: dict[str, Any] = {}
         self.state: dict[str, Any] = {"status": "ok", "reasons": [], "ready": True}
 
     def schema(self, stream: str) -> Schema:
@@ -97,8 +98,12 @@ class Told:
     async def delivery(self) -> list[dict[str, Any]]:
         return [{"sink": "cloud", "waiting": 7}]
 
-    async def dead(self, limit: int) -> list[dict[str, Any]]:
-        return [{"id": 1, "clock": T0, "node": "valid", "reason": "bad", "row": "{}"}][:limit]
+    async def dead(self, limit: int, node: str | None = None, before: int | None = None) -> list[dict[str, Any]]:
+        self.letters = {"limit": limit, "node": node, "before": before}
+        return [{"id": 1, "node": "valid", "reason": "bad", "row": "{}"}]
+
+    async def replay_dead(self, ids: Sequence[int] | None, node: str | None = None) -> dict[str, Any]:
+        return {"replayed": 0, "failed": [], "asked": [ids, node]}
 
     def health(self) -> dict[str, Any]:
         return self.state
@@ -402,9 +407,50 @@ async def test_what_the_pipeline_tells_of_itself() -> None:
     async with answering() as (_, http):
         assert await get(http, "/api/delivery") == {"sinks": [{"sink": "cloud", "waiting": 7}]}
         assert await get(http, "/api/graph") == {"nodes": [{"name": "valid", "inputs": []}]}
-        letter = {"time": "2026-01-31T12:00:00.000Z", "id": 1, "node": "valid", "reason": "bad", "row": "{}"}
-        assert await get(http, "/api/dead?limit=1") == {"dead": [letter]}
+
+
+async def test_dead_letters() -> None:
+    async with answering() as (told, http):
+        letter = {"id": 1, "node": "valid", "reason": "bad", "row": "{}"}
+        assert await get(http, "/api/dead") == {"dead": [letter]}
+        assert told.letters == {"limit": 100, "node": None, "before": LATEST}
+        await get(http, "/api/dead?limit=1&node=valid&before=7")
+        assert told.letters == {"limit": 1, "node": "valid", "before": 7}
         assert (await wrong(http, "/api/dead?limit=x"))["parameter"] == "limit"
+        assert (await wrong(http, "/api/dead?before=0"))["parameter"] == "before"
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        ('{"ids": [3, 4]}', [[3, 4], None]),
+        ('{"node": "valid"}', [None, "valid"]),
+        ('{"all": true}', [None, None]),
+        ("", None),
+        ("{}", None),
+        ("[3]", None),
+        ('{"ids": [3], "node": "valid"}', None),
+        ('{"ids": ["3"]}', None),
+        ('{"ids": [true]}', None),
+        ('{"ids": [9223372036854775808]}', None),
+        ('{"ids": 3}', None),
+        ('{"node": 3}', None),
+        ('{"all": false}', None),
+        ('{"id": [3]}', None),
+    ],
+)
+async def test_which_letters_to_replay(body: str, asked: Any) -> None:
+    """Anything else than one clear question does nothing: {} does not mean all of them."""
+    async with answering() as (_, http), http.post("/api/dead/replay", data=body) as response:
+        assert response.status == (400 if asked is None else 200)
+        assert asked is None or (await response.json())["asked"] == asked
+
+
+async def test_no_letter_is_replayed_while_it_starts_or_stops() -> None:
+    async with answering() as (told, http):
+        told.state["ready"] = False
+        async with http.post("/api/dead/replay", json={"all": True}) as response:
+            assert response.status == 503
 
 
 async def test_health_and_readiness_are_for_programs_that_look_at_the_status() -> None:

@@ -67,14 +67,6 @@ def test_the_checkpoint_drops_the_journal_and_keeps_the_history(db: apsw.Connect
     assert only_journal not in left
 
 
-def test_dead_letters_are_bounded(db: apsw.Connection) -> None:
-    """The oldest go first, and within one step as well."""
-    state.bury(db, [(0, "node", "why", str(i)) for i in range(state.DEAD_LETTERS + 5)])
-    state.bury(db, [(0, "node", "why", "last")])
-    assert len(state.dead(db, 10**6)) == state.DEAD_LETTERS
-    assert state.dead(db, 1)[0][4] == "last"
-
-
 def test_a_file_is_cut_to_what_was_committed(tmp_path: Path, db: apsw.Connection) -> None:
     """A torn row behind the last commit is gone after the start; what is appended then follows the committed part."""
     path = tmp_path / "out" / "rows.csv"
