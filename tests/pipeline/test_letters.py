@@ -19,7 +19,7 @@ from pipeline.codecs.json import Json
 from pipeline.component import Context, Payload, ReadingSettings, RowsQuery
 from pipeline.config import loads
 from pipeline.engine import Engine
-from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, KeyTable, Schema, column, rows
+from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, KeyTable, Schema, column, decode, rows
 from pipeline.graph import Graph
 from pipeline.journal import dead, history, outbox, state
 from pipeline.journal.commit import Store
@@ -40,6 +40,12 @@ FILE = """
     key = "id"
     time = "ts"
     time_unit = "s"
+    fields = { value = "FIELD" }
+
+    [sources.stamped]
+    type = "http"
+    path = "/stamped"
+    key = "id"
     fields = { value = "FIELD" }
 
     [sources.lines]
@@ -65,7 +71,7 @@ FILE = """
 
     [sinks.local]
     type = "query_server"
-    inputs = ["in", "in.invalid", "lines", "guarded", "total"]
+    inputs = ["in", "in.invalid", "stamped", "lines", "guarded", "total"]
 
     [sinks.cloud]
     type = "cloud"
@@ -151,7 +157,7 @@ class Rig:
         held = await self.store.read(lambda db: list(db.execute("SELECT stream, keep, data FROM outbox ORDER BY id")))
         found = []
         for stream, _, data in held:
-            frame = outbox.decode(bytes(data), NO_PROGRESS)
+            frame = decode(bytes(data), NO_PROGRESS)
             found += rows(frame, self.engine.graph.streams[stream], self.engine.graph.keys.names)
         return found
 
@@ -209,11 +215,12 @@ async def test_one_that_is_refused_again_stays_with_the_new_reason(rig: Make) ->
     """It is not told a second time: neither as a letter, nor as a row of `in.invalid`, nor in the counts."""
     r = rig()
     await r.step(reading(None))
+    await r.store.write(lambda db: dead.refuse_again(db, [(1, "an earlier reason")]))
     r = rig("int")
     await r.step("nonsense", reading(1))
     (asked,) = (await r.replay(node="in"))["failed"][:1]
     assert asked["reason"] == "value: missing"
-    assert len(await r.letters()) == 2
+    assert [letter.reason for letter in await r.letters()][1] == "value: missing"
     assert r.engine.intakes["in"].refused == 1
     invalid = Schema(None, {})
     kept = await r.store.read(lambda db: history.rows(db, RowsQuery("in.invalid"), invalid, None))
@@ -256,8 +263,11 @@ async def test_who_asked_may_go_away(rig: Make) -> None:
     while not r.engine.replays:
         await asyncio.sleep(0.001)
     asked.cancel()
+    other = asyncio.create_task(r.services.replay_dead(None))
+    await asyncio.sleep(0.05)
+    assert len(r.engine.replays) == 1
     r.engine.step()
-    assert (await r.replay())["replayed"] == 0
+    assert (await other)["replayed"] == 0
     assert len(await r.values("in")) == 1
 
 
@@ -272,6 +282,17 @@ async def test_what_the_clock_or_the_key_table_refused_is_whole_too(rig: Make) -
     r.clock.advance(2 * SECOND)
     assert (await r.replay())["replayed"] == 2
     assert await r.values("in") == [1.0, 1.0, 1.0]
+
+
+async def test_what_has_no_time_of_its_own_is_dated_by_when_it_came(rig: Make) -> None:
+    """And not by when it was replayed: the history would show it then."""
+    r = rig()
+    await r.step(reading(None), source="stamped")
+    r = rig("float?")
+    r.clock.advance(3600 * SECOND)
+    assert (await r.replay())["replayed"] == 1
+    kept = await r.store.read(lambda db: history.rows(db, RowsQuery("stamped"), Schema(None, {}), None))
+    assert kept.time.tolist() == [1_800_000_000 * SECOND]
 
 
 async def test_a_line_of_csv_comes_with_its_header_and_in_its_own_format(rig: Make) -> None:
