@@ -270,18 +270,14 @@ async def test_an_outage_on_the_wire(tmp_path: Path) -> None:
 async def test_rows_of_an_earlier_pipeline_file_go_up(tmp_path: Path) -> None:
     """A stream may be gone, or have other fields; what waited is shown as it was."""
     peer = Peer()
-    async with serving(peer) as url, rig(tmp_path, cloud(url, batch=BatchSettings(rows=4, wait=duration("5 s")))) as r:
-        old = windows(1).columns["average"]
-
-        def earlier(db: Any) -> None:
-            outbox.put(db, "cloud", "gone", windows(51.5), keep=False, clock=1)
-            outbox.put(db, "cloud", "hot", windows(1).with_columns({"level": old}), keep=True, clock=1)
-
-        await r.store.write(earlier)
+    async with serving(peer) as url, rig(tmp_path, cloud(url, batch=BatchSettings(rows=4))) as r:
+        other = windows(1).with_columns({"level": windows(1)["average"]})
+        await r.store.write(lambda db: outbox.put(db, "cloud", "gone", windows(51.5), keep=False, clock=1))
+        await r.store.write(lambda db: outbox.put(db, "cloud", "hot", other, keep=True, clock=1))
         await r.put("hot", alert())
         await r.put("ten_seconds", windows(2))
         await r.until(sent=4, waiting=0)
-    gone, before, now, _ = peer.rows()
+    gone, before, now, _ = (row for i in range(len(peer.requests)) for row in peer.rows(i))
     assert gone == {"stream": "gone", "key": "s1", "time": "1970-01-01T00:00:00.000Z", "average": 51.5}
     assert (before["average"], before["level"], before["id"]) == (1, 1, "s1")
     assert now["state"] == "firing"
