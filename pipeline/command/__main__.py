@@ -15,7 +15,8 @@ COMMANDS = {
     "run": "run a pipeline until it is stopped or its finite sources end",
     "check": "find every problem of a pipeline file without starting it",
     "graph": "show the graph of a pipeline file",
-    "dead": "list the dead letters: what was refused or failed, and why",
+    "dead": "list dead letters (what was refused or failed, and why), or replay them",
+    "doctor": "look at the state folder of a pipeline, running or not",
 }
 
 

@@ -1,4 +1,4 @@
-"""`headwater dead [FILE]`: the dead letters of a pipeline, running or not."""
+"""`headwater dead [FILE]`: the dead letters of a pipeline, running or not; `headwater dead replay` tries some once more."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import apsw
+    from pipeline.config import Config
+    from pipeline.graph import Graph
+
+ANSWER_S = 600.0  # all letters there can be take a few seconds, on a slow disk a minute
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
+    parser.usage = "%(prog)s [FILE] [--node N] [--limit N]\n       %(prog)s replay [FILE] (--all | --node N | ID …)"
+    parser.add_argument("words", nargs="*", metavar="[replay] [FILE] [ID …]", help="FILE: default pipeline.toml")
     parser.add_argument("--node", help="only those of this source, operator or sink")
-    parser.add_argument("--limit", type=int, default=100, help="at most this many, the newest (default 100)")
+    parser.add_argument("--all", action="store_true", help="replay every one")
+    parser.add_argument("--limit", type=int, default=100, help="list at most this many, the newest (default 100)")
     parser.add_argument("--format", choices=("text", "json"), default="text")
 
 
@@ -23,45 +28,138 @@ def main(options: argparse.Namespace) -> int:
     from pipeline.problem import ConfigError
     from pipeline.run import check
 
+    replaying = options.words[:1] == ["replay"]
+    words: list[str] = options.words[1:] if replaying else options.words
+    ids = [int(word) for word in words if word.isascii() and word.isdigit()]
+    files = [word for word in words if not (word.isascii() and word.isdigit())] or ["pipeline.toml"]
+    chosen = sum([bool(ids), options.all, options.node is not None])
+    if len(files) > 1 or (chosen != 1 if replaying else bool(ids) or options.all) or options.limit < 1:
+        wanted = "one of --all, --node N and the numbers of letters" if replaying else "one FILE, and --limit from 1"
+        print(f"headwater dead: give {wanted} (--help shows how)", file=sys.stderr)
+        return 2
     try:
-        config, _ = check(options.file)
+        config, graph = check(Path(files[0]))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    found = _letters(config.pipeline.state / "headwater.db", options.node, options.limit)
+    if not replaying:
+        return _list(config, graph, options)
+    asked = {"ids": ids} if ids else {"node": options.node} if options.node is not None else {"all": True}
+    return _replay(config, graph, asked, options.format)
+
+
+# --- listing ---------------------------------------------------------------------------------------------------------
+
+
+def _list(config: Config, graph: Graph, options: argparse.Namespace) -> int:
+    import apsw
+
+    try:
+        found = _letters(config.pipeline.state, graph, options.node, options.limit)
+    except apsw.Error as error:
+        print(f"{config.pipeline.state} cannot be read: {error} (`headwater doctor` looks at it)", file=sys.stderr)
+        return 3
     if options.format == "json":
         print(json.dumps({"dead": found}, ensure_ascii=False))
         return 0
     for letter in found:
-        print(f"{letter['time']}  {letter['node']}  {letter['reason']}\n    {letter['row']}")
+        note = "" if letter["replayable"] else "  (cannot be replayed)"
+        print(f"{letter['id']:>6}  {letter['time']}  {letter['node']}  {letter['reason']}{note}")
+        print(f"        {letter['row']}")
     if not found:
         print("no dead letters")
     return 0
 
 
-def _letters(place: Path, node: str | None, limit: int) -> list[dict[str, Any]]:
+def _letters(folder: Path, graph: Graph, node: str | None, limit: int) -> list[dict[str, Any]]:
     """The newest first; none where nothing has run yet."""
-    if not place.exists():
-        return []
-    import apsw
+    from pipeline.journal import dead, look
+    from pipeline.letters import shown
 
-    db = apsw.Connection(str(place), flags=apsw.SQLITE_OPEN_READONLY)
-    db.set_busy_timeout(10_000)
+    if not look.database(folder).exists():
+        return []
+    db = look.connect(folder)
     try:
-        return _read(db, node, limit)
+        return shown(graph, dead.letters(db, limit, node))
     finally:
         db.close()
 
 
-def _read(db: apsw.Connection, node: str | None, limit: int) -> list[dict[str, Any]]:
-    import numpy as np
+# --- replaying -------------------------------------------------------------------------------------------------------
 
-    from pipeline.frame import instants
-    from pipeline.journal import state
 
-    letters = state.dead(db, limit, node)
-    times = instants(np.array([letter[1] for letter in letters], np.int64), "iso")
-    return [
-        {"id": number, "time": time, "node": at, "reason": reason, "row": row}
-        for (number, _, at, reason, row), time in zip(letters, times, strict=True)
-    ]
+def _replay(config: Config, graph: Graph, asked: dict[str, Any], form: str) -> int:
+    if not any(node.kind == "sink" and node.type == "query_server" for node in config.nodes.values()):
+        print(
+            f"{config.path} has no query_server, which is what a running pipeline is asked through: add one, such as\n"
+            '    [sinks.local]\n    type = "query_server"\n    inputs = ["SOME_STREAM"]\nand start it again',
+            file=sys.stderr,
+        )
+        return 2
+    url = _url(config)
+    try:
+        status, answer = _post(config, f"{url}/api/dead/replay", asked)
+    except OSError as error:  # URLError is one
+        reason = getattr(error, "reason", None) or error
+        print(
+            f"nothing answers at {url} ({reason}): letters are replayed by the running pipeline. Start it with "
+            f"`headwater run {config.path}`, then ask again",
+            file=sys.stderr,
+        )
+        return 1
+    if status != 200:
+        said = answer.get("detail", answer) if isinstance(answer, dict) else answer
+        print(f"{url} answers {status}: {said}", file=sys.stderr)
+        return 1
+    if form == "json":
+        print(json.dumps(answer, ensure_ascii=False))
+    else:
+        print(f"{answer['replayed']} replayed, {len(answer['failed'])} not")
+        for failed in answer["failed"]:
+            print(f"{failed['id']:>6}  {failed['reason']}")
+    return 1 if answer["failed"] else 0
+
+
+def _url(config: Config) -> str:
+    """Where this machine reaches the server."""
+    host, port = config.server.address()
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if config.server.tls else 'http'}://{shown}:{port}"
+
+
+def _post(config: Config, url: str, asked: dict[str, Any]) -> tuple[int, Any]:
+    """The status and what is answered; OSError if nothing does."""
+    from urllib import request
+    from urllib.error import HTTPError
+
+    headers = {"Content-Type": "application/json"}
+    if config.server.token:
+        headers["Authorization"] = f"Bearer {config.server.token.reveal()}"
+    made = request.Request(url, json.dumps(asked).encode(), headers)
+    # No proxy: what is asked runs here.
+    opener = request.build_opener(request.ProxyHandler({}), request.HTTPSHandler(context=_tls(config)))
+    try:
+        with opener.open(made, timeout=ANSWER_S) as response:
+            return response.status, json.loads(response.read())
+    except HTTPError as error:
+        return error.code, _understood(error.read())
+
+
+def _understood(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body[:200].decode(errors="replace")
+
+
+def _tls(config: Config) -> Any:
+    """Trusts the very certificate that the server has, whoever signed it and for whatever name: the file says so."""
+    import ssl
+
+    if config.server.tls is None:
+        return None
+    context = ssl.create_default_context(cafile=str(config.server.tls.certificate))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
