@@ -80,7 +80,9 @@ def test_a_reason_says_what_was_wanted(line: str, reason: str) -> None:
 
 
 def test_a_column_that_is_not_there() -> None:
-    decoded = codec().decode([b"id,ts,open\na,1,true\n"])
+    """It costs each line: each can be looked at, and replayed under a file that knows better."""
+    decoded = codec().decode([b"id,ts,open\na,1,true\nb,2,true\n"])
+    assert [(r.item, r.raw) for r in decoded.refused] == [(0, "a,1,true"), (1, "b,2,true")]
     assert decoded.refused[0].reason.startswith("value: there is no such column")
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import apsw
 import pytest
 
 from pipeline.journal import dead
+from pipeline.journal.commit import Store
 from pipeline.journal.dead import BYTES, LETTERS, LONGEST, LONGEST_REASON, Buried
 from pipeline.journal.schema import TABLES
 
@@ -70,3 +74,17 @@ def test_one_that_stays_has_its_new_reason(db: apsw.Connection) -> None:
     dead.refuse_again(db, [(1, "still not good")])
     assert dead.letters(db, 10)[0][:5] == (1, 0, "node", "still not good", "row")
     held(db)
+
+
+def test_letters_of_the_first_format(tmp_path: Path) -> None:
+    """They are counted; one that was cut there, at 200 characters, is not taken for a whole one."""
+    shutil.copy(Path(__file__).parent / "formats" / "1" / "headwater.db", tmp_path)
+    row = '{"id": "a", "note": "' + 300 * "x" + '"}'
+    db = apsw.Connection(str(tmp_path / "headwater.db"))
+    for text in (row, row[:200]):
+        db.execute("INSERT INTO dead (clock, node, reason, row) VALUES (0, 'readings', 'why', ?)", (text,))
+    db.close()
+    store = Store(tmp_path, "process")
+    assert [letter.whole for letter in dead.letters(store.connection, 10)] == [False, True, True]
+    assert held(store.connection)[0] == 3
+    store.close()
