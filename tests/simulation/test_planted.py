@@ -22,11 +22,11 @@ def nothing(_: Simulation) -> None: ...
 def acknowledge_before_the_commit(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
     commit = Engine._commit
 
-    def early(self: Engine, writes: Any, arrived: dict[str, Any], frames: Any) -> None:
+    def early(self: Engine, writes: Any, arrived: dict[str, Any], *rest: Any) -> None:
         for name, came in arrived.items():
             for waiting, receipt in zip(came.waiting, came.receipts(), strict=True):
                 self._acknowledge(name, waiting.payload, receipt)
-        commit(self, writes, arrived, frames)
+        commit(self, writes, arrived, *rest)
 
     patch.setattr(Engine, "_commit", early)
     return nothing
@@ -47,9 +47,9 @@ def bounds_of_a_batch_not_recorded(patch: pytest.MonkeyPatch) -> Callable[[Simul
 def outbox_outside_the_transaction(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
     commit = Engine._commit
 
-    def apart(self: Engine, writes: Writes, arrived: Any, frames: Any) -> None:
+    def apart(self: Engine, writes: Writes, *rest: Any) -> None:
         later, writes.outbox = writes.outbox, []
-        commit(self, writes, arrived, frames)
+        commit(self, writes, *rest)
         if not later:
             return
 
