@@ -156,12 +156,12 @@ def _delivery(db: apsw.Connection, graph: Graph) -> list[dict[str, Any]]:
 
 
 def _dead(db: apsw.Connection, graph: Graph, problems: list[str]) -> list[dict[str, Any]]:
+    from pipeline.journal import dead
     from pipeline.letters import kind
 
-    query = "SELECT node, count(*), sum(length(row)), max(clock) FROM dead GROUP BY node ORDER BY node"
     found = [
         {"node": node, "kind": kind(graph, node), "letters": count, "bytes": size, "newest": _instant(newest)}
-        for node, count, size, newest in db.execute(query)
+        for node, count, size, newest in dead.by_node(db)
     ]
     # Who sent a reading that was refused has been told so; of the others nobody else knows.
     problems += [

@@ -40,11 +40,11 @@ class Letter(NamedTuple):
     format: str
 
 
-def bury(db: apsw.Connection, letters: Sequence[tuple[int, str, str, str] | Buried]) -> None:
-    """Write letters, each a `Buried` or its first four parts; the oldest make room for them."""
+def bury(db: apsw.Connection, letters: Sequence[Buried]) -> None:
+    """Write letters; the oldest make room for them."""
     db.executemany(
         "INSERT INTO dead (clock, node, reason, row, whole, format) VALUES (?, ?, ?, ?, ?, ?)",
-        [_fitted(Buried(*letter)) for letter in letters[-LETTERS:]],
+        [_fitted(letter) for letter in letters[-LETTERS:]],
     )
     _make_room(db)
 
@@ -94,9 +94,10 @@ def chosen(db: apsw.Connection, ids: Sequence[int]) -> list[Letter]:
     return _select(db, f"WHERE id IN ({', '.join('?' * len(ids))}) ORDER BY id", ids)
 
 
-def by_node(db: apsw.Connection) -> dict[str, int]:
-    """How many letters there are of each node."""
-    return dict(db.execute("SELECT node, count(*) FROM dead GROUP BY node ORDER BY node"))
+def by_node(db: apsw.Connection) -> list[tuple[str, int, int, int]]:
+    """(node, how many letters, bytes of their rows, clock of the newest), by node."""
+    query = "SELECT node, count(*), sum(length(row)), max(clock) FROM dead GROUP BY node ORDER BY node"
+    return list(db.execute(query))
 
 
 def _where(*asked: tuple[str, int | str | None]) -> tuple[str, list[int | str]]:

@@ -15,7 +15,7 @@ import orjson
 
 from pipeline.component import Batch
 from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, decode, encode, rows
-from pipeline.journal import state
+from pipeline.journal import dead
 from pipeline.thin import LADDER, shown, thin
 
 
@@ -253,8 +253,8 @@ def refuse(
     letters = []
     for stream, frame in batch.parts:
         told = [{"stream": stream, **row} for row in rows(*shown(frame, schemas.get(stream)), keys)]
-        letters += [(clock, sink, reason, orjson.dumps(row).decode()) for row in told]
-    state.bury(db, letters)
+        letters += [dead.Buried(clock, sink, reason, orjson.dumps(row).decode()) for row in told]
+    dead.bury(db, letters)
 
 
 CHUNK = 4_000_000  # bytes that are thinned at a time

@@ -13,8 +13,6 @@ import msgspec
 import numpy as np
 
 from pipeline.component import State
-from pipeline.journal.dead import bury as bury
-from pipeline.journal.dead import letters
 
 _ARRAY, _STRINGS = 1, 2  # extension types of packed state
 
@@ -147,8 +145,3 @@ def remember(db: apsw.Connection, source: str, request: str, clock: int, receipt
 def remembered(db: apsw.Connection) -> list[tuple[str, str, bytes]]:
     """(source, request, receipt), oldest first."""
     return [(s, q, bytes(r)) for s, q, r in db.execute("SELECT source, request, receipt FROM requests ORDER BY id")]
-
-
-def dead(db: apsw.Connection, limit: int, node: str | None = None) -> list[tuple[int, int, str, str, str]]:
-    """(id, clock, node, reason, row) of dead letters, newest first; of one node, or of all."""
-    return [letter[:5] for letter in letters(db, limit, node)]

@@ -30,7 +30,7 @@ from pipeline.engine import Engine
 from pipeline.frame import SECOND, Field, Frame, KeyTable, Schema, column
 from pipeline.graph import Graph
 from pipeline.inbox import INBOX_PAYLOADS
-from pipeline.journal import state
+from pipeline.journal import dead, state
 from pipeline.journal.commit import Store
 from pipeline.recovery import recover
 
@@ -147,7 +147,7 @@ class Rig:
         )
 
     async def dead(self) -> list[str]:
-        return [reason for _, _, _, reason, _ in await self.store.read(lambda db: state.dead(db, 100))]
+        return [letter.reason for letter in await self.store.read(lambda db: dead.letters(db, 100))]
 
     def crash(self) -> None:
         """What the process leaves when it is killed: the database, and nothing else."""

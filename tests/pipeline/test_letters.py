@@ -473,7 +473,7 @@ async def test_rows_that_were_thinned_go_as_they_are(rig: Make) -> None:
     r = rig()
     row = {"stream": "guarded", "id": "a", "time": "1970-01-01T00:00:01.000Z", "value": 1.5, "value_min": 1.0}
     row |= {"thinned": 3, "until": "1970-01-01T00:00:09.000Z"}
-    await r.store.write(lambda db: dead.bury(db, [(0, "cloud", "HTTP 422", json.dumps(row))]))
+    await r.store.write(lambda db: dead.bury(db, [dead.Buried(0, "cloud", "HTTP 422", json.dumps(row))]))
     assert (await r.replay())["replayed"] == 1
     bounds = await r.store.write(lambda db: outbox.begin(db, "cloud", "key", 500, 2**62))
     assert bounds is not None
@@ -486,7 +486,11 @@ async def test_rows_that_were_thinned_go_as_they_are(rig: Make) -> None:
 
 async def test_a_letter_whose_node_is_gone_is_kept_and_says_so(rig: Make) -> None:
     r = rig()
-    await r.store.write(lambda db: dead.bury(db, [(0, "gone", "why", "{}"), (0, "local", "why", '{"stream": "in"}')]))
+    await r.store.write(
+        lambda db: dead.bury(
+            db, [dead.Buried(0, "gone", "why", "{}"), dead.Buried(0, "local", "why", '{"stream": "in"}')]
+        )
+    )
     told = {letter["node"]: (letter["kind"], letter["replayable"]) for letter in await r.services.dead(10)}
     assert told == {"gone": (None, False), "local": ("rejected", False)}
     assert [f["reason"] for f in (await r.replay())["failed"]] == [

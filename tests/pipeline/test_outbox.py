@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pipeline.component import Batch
 from pipeline.frame import NO_PROGRESS, SECOND, Column, Field, Frame, Schema, decode, encode
-from pipeline.journal import outbox, state
+from pipeline.journal import dead, outbox
 from pipeline.journal.schema import TABLES
 from pipeline.thin import THINNED, UNTIL, is_thinned
 
@@ -239,7 +239,7 @@ class Outbox(RuleBasedStateMachine):
         status = outbox.status(self.db, SINK)
         assert status.rows == len(self.waiting())
         assert {name: getattr(status, name) for name in self.rows} == self.rows
-        assert len(state.dead(self.db, 10_000)) == self.rows["refused"]
+        assert len(dead.letters(self.db, 10_000)) == self.rows["refused"]
 
     @invariant()
     def no_other_sink_is_touched(self) -> None:

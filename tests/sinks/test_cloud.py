@@ -19,7 +19,7 @@ from pipeline.clock import RealClock
 from pipeline.component import SinkContext
 from pipeline.delivery import Delivery
 from pipeline.frame import NO_PROGRESS, Column, Field, Frame, KeyTable, Schema, column
-from pipeline.journal import outbox, state
+from pipeline.journal import dead, outbox
 from pipeline.journal.commit import Store
 from pipeline.quantity import Duration, Secret, Size, duration
 from sinks.cloud import BatchSettings, BufferSettings, Cloud, CloudSettings
@@ -183,8 +183,8 @@ async def test_a_refusal_for_good_blocks_nothing(tmp_path: Path) -> None:
     async with serving(peer) as url, rig(tmp_path, cloud(url)) as r:
         await r.put("ten_seconds", windows(1, 2, 3, 4))
         await r.until(sent=1, failed=3, waiting=0)
-        letters = await r.store.read(lambda db: state.dead(db, 10))
-    assert [(node, reason) for _, _, node, reason, _ in letters] == [("cloud", "HTTP 422: no such stream")] * 3
+        letters = await r.store.read(lambda db: dead.letters(db, 10))
+    assert [(letter.node, letter.reason) for letter in letters] == [("cloud", "HTTP 422: no such stream")] * 3
     assert peer.requests[0][0]["Idempotency-Key"] != peer.requests[1][0]["Idempotency-Key"]
 
 
@@ -244,7 +244,7 @@ async def test_an_outage_on_the_wire(tmp_path: Path) -> None:
         assert await r.store.write(lambda db: outbox.make_thinner(db, "cloud", SCHEMAS))
         peer.answers = [web.Response(), web.Response(status=500), web.Response(status=422)]
         await r.until(waiting=0, failed=3)
-        letters = await r.store.read(lambda db: state.dead(db, 10))
+        letters = await r.store.read(lambda db: dead.letters(db, 10))
     alone, failed, refused, _ = range(len(peer.requests) - 4, len(peer.requests))
     assert peer.rows(alone) == [{"stream": "ten_seconds", "id": "s1", "time": "1970-01-01T00:00:00.000Z", "average": 7}]
     assert peer.requests[failed][1] == peer.requests[refused][1]
@@ -264,7 +264,7 @@ async def test_an_outage_on_the_wire(tmp_path: Path) -> None:
         "average_count": 10,
     }
     del first["recovered"]
-    assert first in [json.loads(letter[4]) for letter in letters]
+    assert first in [json.loads(letter.row) for letter in letters]
 
 
 async def test_rows_of_an_earlier_pipeline_file_go_up(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ async def test_running_killed_and_ended_without_a_trace(file: Path) -> None:
 
 def test_a_damaged_database_is_3(file: Path) -> None:
     """As a whole, or a page of it."""
-    change(file, lambda db: dead.bury(db, [(0, "readings", "why", "x" * 3000)] * 100))
+    change(file, lambda db: dead.bury(db, [dead.Buried(0, "readings", "why", "x" * 3000)] * 100))
     place = file.parent / "state" / "headwater.db"
     good = place.read_bytes()
     place.write_bytes(good[:-20_000] + b"\xff" * 20_000)
@@ -161,7 +161,7 @@ def test_a_clock_that_was_set_back(file: Path) -> None:
 
 @pytest.mark.parametrize(("node", "problems"), [("readings", 0), ("valid", 1), ("cloud", 1), ("gone", 1)])
 def test_letters_that_nobody_was_told_of_need_a_person(node: str, problems: int, file: Path) -> None:
-    change(file, lambda db: dead.bury(db, [(0, node, "why", "{}")]))
+    change(file, lambda db: dead.bury(db, [dead.Buried(0, node, "why", "{}")]))
     report = found(file)
     assert (len(report["problems"]), report["status"]) == (problems, "attention" if problems else "ok")
 

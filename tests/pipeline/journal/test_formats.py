@@ -13,7 +13,7 @@ import apsw
 import pytest
 
 from pipeline.component import RowsQuery
-from pipeline.journal import history, outbox, state
+from pipeline.journal import dead, history, outbox
 from pipeline.journal.commit import StateInUse, Store
 from pipeline.journal.schema import FORMAT, MIGRATIONS, TABLES
 from pipeline.run import Pipeline, check
@@ -71,7 +71,7 @@ async def test_the_pipeline_goes_on_where_it_was(number: int, tmp_path: Path) ->
         assert begun is not None
         assert (begun.key, len(outbox.load(db, "cloud", begun))) == ("0dc44db3-f22f-4dd9-860b-7b06bd8a8dc4", 3)
         assert outbox.status(db, "cloud").rows > 3
-        assert [node for _, _, node, *_ in state.dead(db, 10)] == ["readings"]
+        assert [letter.node for letter in dead.letters(db, 10)] == ["readings"]
     store.close()
 
 
