@@ -10,10 +10,8 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeline.component import Batch, Buffer, Outcome, Sink
-from pipeline.frame import KeyTable, Schema, instants
+from pipeline.frame import KeyTable, Schema, instant_text
 from pipeline.journal import outbox
 
 if TYPE_CHECKING:
@@ -163,14 +161,13 @@ class Courier:
         retry = None
         if self.retry_at is not None:
             retry = round(max(0.0, self.retry_at - asyncio.get_running_loop().time()), 3)
-        oldest = None if held.oldest is None else instants(np.array([held.oldest], np.int64), "iso")[0]
         return {
             "sink": self.name,
             "state": self._state(held),
             "waiting": held.rows,
             "backlog": held.backlog,
             "bytes": held.bytes,
-            "oldest": oldest,
+            "oldest": None if held.oldest is None else instant_text(held.oldest),
             "sent": held.sent,
             "failed": held.refused,
             "dropped": held.dropped,

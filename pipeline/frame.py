@@ -426,6 +426,11 @@ def instants(times: Ints, unit: str) -> list[Any]:
     return [t + "Z" for t in text]
 
 
+def instant_text(time: int) -> str:
+    """One time, ns since 1970, as RFC 3339 UTC text."""
+    return str(instants(np.array([time], np.int64), "iso")[0])
+
+
 def rows(frame: Frame, schema: Schema, keys: Sequence[str], unit: str = "iso") -> list[dict[str, Any]]:
     """Each row as a dict: the key under its name, `time`, the fields; a missing value is None."""
     named: dict[str, list[Any]] = {}

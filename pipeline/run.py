@@ -15,6 +15,7 @@ from pipeline.engine import Engine
 from pipeline.frame import KeyTable
 from pipeline.graph import Graph
 from pipeline.journal.commit import DAMAGED, RETRY_S, StateDamaged, Store, passes
+from pipeline.journal.schema import DATABASE
 from pipeline.problem import ConfigError
 from pipeline.recovery import recover
 from pipeline.services import EngineServices
@@ -60,7 +61,7 @@ class Pipeline:
         try:
             await self._run(store)
         except DAMAGED as error:
-            raise StateDamaged(f"{store.folder / 'headwater.db'} is damaged: {error}") from error
+            raise StateDamaged(f"{store.folder / DATABASE} is damaged: {error}") from error
         finally:
             store.close()
 

@@ -6,9 +6,7 @@ from __future__ import annotations
 import string
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pipeline.frame import instants
+from pipeline.frame import instant_text
 from pipeline.problem import did_you_mean
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ class Template:
         if value is None:
             return "missing"
         if kind == "time":
-            value = instants(np.array([value], np.int64), "iso")[0]
+            value = instant_text(value)
         elif kind == "bool":
             value = "true" if value else "false"
         try:

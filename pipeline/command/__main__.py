@@ -51,7 +51,13 @@ def main(arguments: list[str] | None = None) -> int:
         if name == chosen:
             importlib.import_module(f"pipeline.command.{name}").add_arguments(sub)
     options = parser.parse_args(words)
-    status: int = importlib.import_module(f"pipeline.command.{options.command}").main(options)
+    from pipeline.problem import ConfigError
+
+    try:
+        status: int = importlib.import_module(f"pipeline.command.{options.command}").main(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     return status
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 
@@ -20,10 +19,9 @@ def main(options: argparse.Namespace) -> int:
     try:
         _, graph = check(options.file)
     except ConfigError as error:
-        if options.format == "json":
-            print(json.dumps({"file": str(options.file), "problems": [p.as_dict() for p in error.problems]}))
-        else:
-            print(error, file=sys.stderr)
+        if options.format != "json":
+            raise
+        print(json.dumps({"file": str(options.file), "problems": [p.as_dict() for p in error.problems]}))
         return 2
     if options.format == "json":
         print(json.dumps({"file": str(options.file), "problems": []}))

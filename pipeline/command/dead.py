@@ -25,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from pipeline.problem import ConfigError
     from pipeline.run import check
 
     replaying = options.words[:1] == ["replay"]
@@ -37,11 +36,7 @@ def main(options: argparse.Namespace) -> int:
         wanted = "one of --all, --node N and the numbers of letters" if replaying else "one FILE, and --limit from 1"
         print(f"headwater dead: give {wanted} (--help shows how)", file=sys.stderr)
         return 2
-    try:
-        config, graph = check(Path(files[0]))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    config, graph = check(Path(files[0]))
     if not replaying:
         return _list(config, graph, options)
     asked = {"ids": ids} if ids else {"node": options.node} if options.node is not None else {"all": True}

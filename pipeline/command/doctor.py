@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,14 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from pipeline.problem import ConfigError
     from pipeline.run import check
 
-    try:
-        config, graph = check(options.file)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    config, graph = check(options.file)
     report = examine(config, graph)
     print(json.dumps(report, ensure_ascii=False) if options.format == "json" else "\n".join(_text(report)))
     return {"ok": 0, "attention": 1, "damaged": 3}[report["status"]]
@@ -104,7 +98,7 @@ def _set_aside(report: dict[str, Any], folder: Path) -> None:
 def _database(
     report: dict[str, Any], db: apsw.Connection, config: Config, graph: Graph, folder: Path, now: float
 ) -> None:
-    from pipeline.journal.schema import FORMAT
+    from pipeline.journal.schema import DATABASE, FORMAT
 
     report["format"] = {"found": db.pragma("user_version"), "known": FORMAT}
     if report["format"]["found"] > FORMAT:
@@ -113,9 +107,9 @@ def _database(
             "it was written by a later Headwater; install that again"
         )
         return
-    files = (folder / f"headwater.db{ending}" for ending in ("", "-wal"))
-    report["bytes"] = sum(file.stat().st_size for file in files if file.exists())
-    if (folder / "headwater.db-wal").exists() and not (folder / "headwater.db-shm").exists():
+    main, wal, shm = (folder / f"{DATABASE}{ending}" for ending in ("", "-wal", "-shm"))
+    report["bytes"] = sum(file.stat().st_size for file in (main, wal) if file.exists())
+    if wal.exists() and not shm.exists():
         report["note"] = "the newest steps are in headwater.db-wal, which cannot be read without headwater.db-shm"
     with db:  # one snapshot for all that is asked
         report["faults"] = _faults(db)
@@ -175,12 +169,13 @@ def _dead(db: apsw.Connection, graph: Graph, problems: list[str]) -> list[dict[s
 
 def _journal(report: dict[str, Any], db: apsw.Connection, folder: Path, now: float) -> None:
     from pipeline.journal import state
+    from pipeline.journal.schema import DATABASE
 
     entries = state.entries(db)
     ((frames,),) = db.execute("SELECT coalesce(sum(length(data)), 0) FROM frames WHERE journal AND NOT history")
     ((size,),) = db.execute("SELECT coalesce(sum(length(entry)), 0) FROM steps")
     ((checkpoint,),) = db.execute("SELECT coalesce(max(step), 0) FROM checkpoint")
-    written = max(f.stat().st_mtime for f in folder.glob("headwater.db*") if "damaged" not in f.name and f.is_file())
+    written = max(f.stat().st_mtime for f in folder.glob(f"{DATABASE}*") if "damaged" not in f.name and f.is_file())
     clocks = [entry.clock for _, entry in entries]
     report["step"] = entries[-1][0] if entries else checkpoint
     report["last_step"] = _instant(entries[-1][1].clock) if entries else None
@@ -265,11 +260,9 @@ def _of_database(report: dict[str, Any]) -> list[str]:
 
 def _instant(time_ns: int) -> str:
     """To the millisecond: nobody reads more."""
-    import numpy as np
+    from pipeline.frame import instant_text
 
-    from pipeline.frame import instants
-
-    return str(instants(np.array([time_ns // 1_000_000 * 1_000_000], np.int64), "iso")[0])
+    return instant_text(time_ns // 1_000_000 * 1_000_000)
 
 
 def _size(count: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from pipeline.problem import ConfigError
     from pipeline.run import check
 
-    try:
-        _, graph = check(options.file)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    _, graph = check(options.file)
     print("\n".join(tree(graph)))
     return 0
 

@@ -32,15 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from pipeline.command.log import set_up
-    from pipeline.problem import ConfigError
     from pipeline.run import check
 
     set_up(options.log, verbose=options.verbose)
-    try:
-        config, graph = check(options.file)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    config, graph = check(options.file)
     # Frames and rows are freed by reference counts; what start-up made is never garbage.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)

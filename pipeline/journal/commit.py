@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import apsw
 
 from pipeline.journal.files import Files
-from pipeline.journal.schema import FORMAT, MIGRATIONS, TABLES
+from pipeline.journal.schema import DATABASE, FORMAT, MIGRATIONS, TABLES
 
 log = logging.getLogger("headwater")
 
@@ -57,10 +57,10 @@ def set_aside(folder: Path) -> Path:
     """Give the damaged database of a folder a name with the time, so that a new one can take its place."""
     held = lock(folder)
     try:
-        name = f"headwater.db.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        name = f"{DATABASE}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
         for ending in ("-wal", "-shm", ""):
             with contextlib.suppress(FileNotFoundError):
-                (folder / f"headwater.db{ending}").rename(folder / f"{name}{ending}")
+                (folder / f"{DATABASE}{ending}").rename(folder / f"{name}{ending}")
     finally:
         os.close(held)
     return folder / name
@@ -68,7 +68,7 @@ def set_aside(folder: Path) -> Path:
 
 def those_set_aside(folder: Path) -> list[Path]:
     """The databases that were set aside as damaged, oldest first."""
-    return sorted(f for f in folder.glob("headwater.db.damaged-*Z") if f.is_file())
+    return sorted(f for f in folder.glob(f"{DATABASE}.damaged-*Z") if f.is_file())
 
 
 def lock(folder: Path) -> int:
@@ -116,7 +116,7 @@ class Store:
             self._place = f"file:/headwater-{id(self)}?vfs=memdb"
         else:
             self._lock = lock(folder)
-            self._place = str(folder / "headwater.db")
+            self._place = str(folder / DATABASE)
         try:
             self.connection = _connect(self._place, durability, vfs)
             self._prepare()

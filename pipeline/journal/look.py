@@ -9,9 +9,11 @@ from urllib.parse import quote
 
 import apsw
 
+from pipeline.journal.schema import DATABASE
+
 
 def database(folder: Path) -> Path:
-    return folder / "headwater.db"
+    return folder / DATABASE
 
 
 def in_use(folder: Path) -> bool:

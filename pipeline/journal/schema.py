@@ -4,6 +4,7 @@ A change of the tables: raise `FORMAT`, change `TABLES`, say in `MIGRATIONS` how
 keep a database of the format before in `tests/pipeline/journal/formats/`.
 """
 
+DATABASE = "headwater.db"
 FORMAT = 2
 
 # Whatever adds or drops a letter, what is held is known without a look at the others.

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from pipeline.component import RowsQuery
-from pipeline.frame import Frame, Ints, Schema, instants
+from pipeline.frame import Frame, Ints, Schema, instant_text
 from pipeline.problem import did_you_mean
 from pipeline.quantity import duration
 from pipeline.times import nanoseconds
@@ -167,10 +167,6 @@ class Page:
     def _link(self, times: Ints) -> str:
         last = int(times[-1])
         given = int(np.count_nonzero(times == last)) + (self.skip if last == self.at else 0)
-        pinned = {n: _shown(t) for n, t in (("from", self.start), ("to", self.end)) if t is not None}
+        # `-1h` is another time with the next page: the link says which one was meant.
+        pinned = {n: instant_text(t) for n, t in (("from", self.start), ("to", self.end)) if t is not None}
         return str(self.url.update_query({**pinned, "cursor": f"{last}.{given}"}))
-
-
-def _shown(time: int) -> str:
-    """`-1h` is another time with the next page: the link says which one was meant."""
-    return str(instants(np.array([time], np.int64), "iso")[0])

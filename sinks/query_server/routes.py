@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 
 from pipeline.component import Context, ReadingSettings, Server, Services, StreamInfo
-from pipeline.frame import Frame, KeyTable, Schema, instants, rows
+from pipeline.frame import Frame, KeyTable, Schema, instant_text, rows
 from pipeline.problem import did_you_mean
 from pipeline.registry import codec_for
 from pipeline.web import HttpProblem, answer, encoded, latest_values, read_body
@@ -207,15 +207,11 @@ def _shown(info: StreamInfo) -> dict[str, Any]:
         "fields": {name: str(field) for name, field in info.schema.fields.items()},
         "keys": info.keys,
         "rows": info.rows,
-        "oldest": None if info.oldest is None else _instant(info.oldest),
-        "newest": None if info.newest is None else _instant(info.newest),
+        "oldest": None if info.oldest is None else instant_text(info.oldest),
+        "newest": None if info.newest is None else instant_text(info.newest),
         "clock": "unsure" if info.unsure else "sure",
         "unsure": info.unsure,
     }
-
-
-def _instant(time: int) -> str:
-    return str(instants(np.array([time], np.int64), "iso")[0])
 
 
 def _id(stream: str, key: str, row: dict[str, Any]) -> str:
