@@ -23,9 +23,10 @@ from pipeline.component import Receipt
 from pipeline.frame import NEVER, NO_PROGRESS, Frame, decode
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order
 from pipeline.intake import Arrived, Intake, Tick, number, payloads_of, refused_frame
-from pipeline.journal import history, state
+from pipeline.journal import state
 from pipeline.latest import Latest
-from pipeline.letters import FAILED, Replay, failures, refusals
+from pipeline.letters import FAILED, NOTHING, Replay, failures, refusals
+from pipeline.limits import HistoryLimits, frame_bytes
 from pipeline.merge import FAR
 from pipeline.writes import Writes
 
@@ -42,7 +43,6 @@ IN_FLIGHT = 2  # steps handed to the writer and not yet durable: one being writt
 CHECKPOINT_STEPS = 2_000  # a restart replays at most about this many steps
 CHECKPOINT_BYTES = 32_000_000  # or Frames of this size
 CHECKPOINT_NS = 300_000_000_000  # or five minutes
-PRUNE_NS = 60_000_000_000  # so often at least is the history cut to its limits, while something comes
 HEARTBEAT_NS = 1_000_000_000  # while something waits for time to pass, time is looked at this often
 PAUSE_NS = 2_500_000_000  # a heartbeat later than this: the process was stopped, and nobody listened meanwhile
 
@@ -78,12 +78,11 @@ class Engine:
         )
         self.known_keys = len(graph.keys)  # how many are in the database, or on their way there
         self.steps_since = self.bytes_since = 0  # the last checkpoint
+        self.checkpoint_at = self.committed_at = self.now = clock.monotonic()
+        self.limits = HistoryLimits(graph.sinks.values(), self.now)
         # The journal's Frames are the history's, but stay until the checkpoint: so they count against its size.
-        sizes = [size for sink in graph.sinks.values() if (size := getattr(sink, "max_size", None))]
-        self.history_bytes: int | None = min(sizes, default=None)
-        self.checkpoint_bytes = min([CHECKPOINT_BYTES, *(size // 20 for size in sizes)])
-        self.recorded_since = 0  # bytes put into the history since it was last cut to its limits
-        self.checkpoint_at = self.committed_at = self.pruned_at = self.now = clock.monotonic()
+        smallest = self.limits.smallest
+        self.checkpoint_bytes = CHECKPOINT_BYTES if smallest is None else min(CHECKPOINT_BYTES, smallest // 20)
         self._beating = False  # time is being looked at: a long gap means that the process was stopped
 
     def keep_latest(self, stream: str) -> None:
@@ -111,10 +110,10 @@ class Engine:
     def replay_dead(self, letters: Sequence[Letter]) -> asyncio.Future[dict[int, str]]:
         """Try these dead letters once more in a step of their own. When that is durable: why those that stay could not be
         taken, by number. Nobody else may be trying one of them."""
-        replay = Replay(letters)
-        self.replays.append(replay)
+        done: asyncio.Future[dict[int, str]] = asyncio.get_running_loop().create_future()
+        self.replays.append(Replay(letters, done))
         self.wake()
-        return replay.done
+        return done
 
     # --- the loop ---
 
@@ -128,7 +127,7 @@ class Engine:
             if self.in_flight < IN_FLIGHT and self._may_commit() and self._something_to_do():
                 self.step()
                 await asyncio.sleep(0)
-                if self._prune_due():
+                if self.limits.due(self.now):
                     self._prune()
                 if self._checkpoint_due():
                     await self._checkpoint()
@@ -236,7 +235,7 @@ class Engine:
         self._look_at_time()
         clock = self.clock.wall()
         unsure = self.arrivals.unsure(clock)
-        replay = self.replays.popleft() if self.replays else Replay()
+        replay = self.replays.popleft() if self.replays else NOTHING
         self.next_seq = replay.begin(self.graph, self.next_seq)
         arrived = self._decode(clock, self._latest(clock), replay)
         numbers = dict(zip(arrived, number(list(arrived.values()), self.next_seq), strict=True)) if arrived else {}
@@ -293,7 +292,7 @@ class Engine:
             part.read = True
         elif len(frame):
             writes.journal[intake.name] = frame
-            self.bytes_since += 8 * len(frame) * (3 + len(frame.columns))
+            self.bytes_since += frame_bytes(frame)
 
     def _refused(self, intake: Intake, arrived: Arrived | None, frame: Frame, writes: Writes) -> Frame:
         """The rows of `SOURCE.invalid`; they are dead letters too."""
@@ -335,9 +334,7 @@ class Engine:
         writes.requests = [(i, w.payload.request, r) for i, w, r in receipts if w.payload.request is not None]
         self.in_flight += 1
         self.steps_since += 1
-        self.recorded_since += sum(
-            history.FRAME_BYTES + 8 * len(f) * (3 + len(f.columns)) for f in writes.history.values()
-        )
+        self.limits.record(writes.history.values())
         self.committed_at = self.clock.monotonic()
 
         def done(_: Any, error: BaseException | None) -> None:
@@ -394,18 +391,11 @@ class Engine:
 
     def _write_checkpoint(self, db: apsw.Connection, step: int, states: dict[str, Any], clock: int) -> None:
         state.checkpoint(db, step, states)
-        self._cut_history(db, clock)
-
-    # --- the history's limits ---
-
-    def _prune_due(self) -> bool:
-        """Often enough that the history is never more than a fiftieth beyond its size, or a minute beyond its time."""
-        if self.history_bytes is not None and self.recorded_since > self.history_bytes // 50:
-            return True
-        return self.now - self.pruned_at >= PRUNE_NS
+        self.limits.cut(db, clock)
 
     def _prune(self) -> None:
-        self.recorded_since, self.pruned_at = 0, self.now
+        """Cut the history to its limits between two steps; the next one need not wait for it."""
+        self.limits.begun(self.now)
         clock = self.clock.wall()
 
         def done(_: Any, error: BaseException | None) -> None:
@@ -414,13 +404,7 @@ class Engine:
             self.wake()
 
         self.in_flight += 1
-        self.store.submit(lambda db: self._cut_history(db, clock), done)
-
-    def _cut_history(self, db: apsw.Connection, clock: int) -> None:
-        for sink in self.graph.sinks.values():
-            retention, size = getattr(sink, "retention", None), getattr(sink, "max_size", None)
-            if retention or size:
-                history.prune(db, list(sink.context.inputs), clock - retention if retention else None, size)
+        self.store.submit(lambda db: self.limits.cut(db, clock), done)
 
     # --- recovery (recovery.py says when) ---
 
@@ -454,7 +438,7 @@ class Engine:
         self.number, self.next_seq = step, entry.first_seq
         # A pipeline that is killed again and again must come to its next checkpoint all the same.
         self.steps_since += 1
-        self.bytes_since += sum(8 * len(f) * (3 + len(f.columns)) for f in frames.values())
+        self.bytes_since += sum(map(frame_bytes, frames.values()))
 
     def paths(self) -> list[tuple[Path, bytes]]:
         """The files that sinks write, each with its header."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from asyncio import Future, get_running_loop
+from asyncio import Future
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -127,15 +127,15 @@ def failures(node: str, reason: str, frame: Frame, schema: Schema, keys: Sequenc
 class Replay:
     """Some dead letters on their way through one step. `done` gives why those that stay could not be taken, by number."""
 
-    def __init__(self, letters: Sequence[Letter] = ()) -> None:
+    def __init__(self, letters: Sequence[Letter] = (), done: Future[dict[int, str]] | None = None) -> None:
         self.letters = letters
+        self.done = done
         self.failed: dict[int, str] = {}
         self.new: list[Buried] = []  # of a letter that held several readings, those that were refused again
         self.injected: dict[str, Frame] = {}  # rows for operators
         self._payloads: dict[str, list[tuple[int, Payload]]] = {}
         self._for_sinks: list[tuple[int, str, dict[str, Any]]] = []
         self._of: dict[tuple[str, int], int] = {}  # operator and arrival number of an injected row -> letter
-        self.done: Future[dict[int, str]] = get_running_loop().create_future()
 
     def begin(self, graph: Graph, first: int) -> int:
         """Sort them by their way. Injected rows are numbered from `first`; the next number comes back."""
@@ -228,9 +228,12 @@ class Replay:
 
     def finish(self, error: BaseException | None) -> None:
         """The step is durable, or has failed."""
-        if not self.done.done():
+        if self.done is not None and not self.done.done():
             everything = {letter.id: FAILED for letter in self.letters}
             self.done.set_result(self.failed if error is None else everything)
+
+
+NOTHING = Replay()  # most steps replay no letters: without any, nothing in it ever changes
 
 
 def _stream(told: Any, inputs: Sequence[str]) -> str:

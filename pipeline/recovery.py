@@ -46,20 +46,22 @@ def recover(engine: Engine, make_old: Any) -> list[str]:
             plan = _move(engine, make_old, before, step, states, journal, db)
             moved = engine.snapshot()
         _settle(engine, db)
-    _begin(engine, engine.number, moved)
+    _begin(engine, moved)
     return plan
 
 
-def _begin(engine: Engine, step: int, moved: dict[str, Any] | None) -> None:
+def _begin(engine: Engine, moved: dict[str, Any] | None) -> None:
     """What a start writes, by the writer: a full disk holds it up like any other commit.
 
     In two transactions before that of the first step: only what the database knows of a file can be cut off, so how long
     it was is durable before its header is written.
     """
 
+    number = engine.number
+
     def known(db: apsw.Connection) -> None:
         if moved is not None:
-            state.checkpoint(db, step, moved)
+            state.checkpoint(db, number, moved)
         db.execute("REPLACE INTO meta VALUES ('pipeline', ?)", (engine.config.text,))
         for path, _ in engine.paths():
             engine.files.cut(db, path)
@@ -68,18 +70,19 @@ def _begin(engine: Engine, step: int, moved: dict[str, Any] | None) -> None:
         for path, header in engine.paths():
             engine.files.append(db, path, b"", header)
 
-    def done(_: Any, error: BaseException | None) -> None:
-        if error is None and not heads.pop():
-            heads.append(True)
+    def then_headed(_: Any, error: BaseException | None) -> None:
+        if error is None and any(header for _, header in engine.paths()):
             engine.store.submit(headed, done)
-            return
+        else:
+            done(None, error)
+
+    def done(_: Any, error: BaseException | None) -> None:
         engine.in_flight -= IN_FLIGHT
         engine.failed = engine.failed or error
         engine.wake()
 
-    heads = [not any(header for _, header in engine.paths())]  # whether that is done, or not needed
     engine.in_flight += IN_FLIGHT  # no step before it is done
-    engine.store.submit(known, done)
+    engine.store.submit(known, then_headed)
 
 
 def _replay(

@@ -92,13 +92,13 @@ class EngineServices:
         for damaged in self.set_aside:
             if damaged.exists():
                 reasons.append(f"a damaged database was set aside as {damaged.name}: look at it, then move it away")
-        if self.engine.arrivals.unsure(self.engine.clock.wall()):
+        unsure = self.engine.arrivals.unsure(self.engine.clock.wall())
+        if unsure:
             reasons.append(
                 "the clock is not to be trusted: it was not set, or was set back; times of arrival are marked"
             )
         if self.engine.blocked():
             reasons.append("a sink that blocks has a full buffer: sources are held back")
-        unsure = self.engine.arrivals.unsure(self.engine.clock.wall())
         return {
             "status": "degraded" if reasons else "ok",
             "reasons": reasons,

@@ -33,6 +33,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.inbox",
             "pipeline.latest",
             "pipeline.letters",
+            "pipeline.limits",
             "pipeline.journal",
         ),
     ),
