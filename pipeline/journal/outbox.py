@@ -101,27 +101,41 @@ def begin(
     Oldest first. While there is a backlog from an outage: first what must be kept, the newest before the older, then by
     `turns` what came since ("live") and the backlog, oldest first; a turn that is left out must wait.
     """
-    bounds = _next(db, sink, key, limit, older_than, now, turns)
+    bounds = _next(db, _Asked(sink, key, limit, older_than, now), turns)
     if bounds is not None:
         columns = "key, first_id, first_row, last_id, last_row, attempts, lane, recovered, sink"
         db.execute(f"INSERT INTO batches ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*bounds, sink))
     return bounds
 
 
-def _next(
-    db: apsw.Connection, sink: str, key: str, limit: int, older_than: int, now: int, turns: Sequence[str]
-) -> Bounds | None:
-    last = backlog(db, sink)
+class _Asked(NamedTuple):
+    """What `begin` was asked for."""
+
+    sink: str
+    key: str
+    limit: int  # rows
+    older_than: int
+    now: int
+
+    def must_wait(self, rows: int, oldest: int) -> bool:
+        """True if the batch is not full and its oldest row may still wait for others."""
+        # A clock that was set back must not make rows wait: what seems to come from the future has waited enough.
+        return rows < self.limit and self.older_than < oldest <= self.now
+
+
+def _next(db: apsw.Connection, asked: _Asked, turns: Sequence[str]) -> Bounds | None:
+    last = backlog(db, asked.sink)
     if not last:
-        return _take(db, sink, key, limit, older_than, now, "all", "id > ?", 0)
+        return _take(db, asked, "all", "id > ?", 0)
+    at_once = asked._replace(older_than=asked.now)
     for where, recovered in (("id > ?", False), ("id <= ?", True)):
-        if taken := _take(db, sink, key, limit, now, now, "kept", where, last, recovered=recovered, newest_first=True):
+        if taken := _take(db, at_once, "kept", where, last, recovered=recovered, newest_first=True):
             return taken
     for turn in turns:
         if turn == "live":
-            taken = _take(db, sink, key, limit, older_than, now, "rows", "id > ?", last)
+            taken = _take(db, asked, "rows", "id > ?", last)
         else:
-            taken = _take(db, sink, key, limit, now, now, "rows", "id <= ?", last, recovered=True)
+            taken = _take(db, at_once, "rows", "id <= ?", last, recovered=True)
         if taken:
             return taken
     return None
@@ -129,11 +143,7 @@ def _next(
 
 def _take(
     db: apsw.Connection,
-    sink: str,
-    key: str,
-    limit: int,
-    older_than: int,
-    now: int,
+    asked: _Asked,
     lane: str,
     where: str,
     id_: int,
@@ -146,21 +156,20 @@ def _take(
     waiting = f"SELECT id, rows, sent, clock FROM outbox WHERE {_LANES[lane]} AND {where} ORDER BY id {order}"
     found: list[tuple[int, int, int]] = []  # entry, from row, to row
     taken = 0
-    oldest = now
-    for entry, count, sent, clock in db.execute(waiting, (sink, id_)):
+    oldest = asked.now
+    for entry, count, sent, clock in db.execute(waiting, (asked.sink, id_)):
         # An entry of which a batch has taken some can only be the first one: bounds say no more than that.
-        if found and (sent or (newest_first and (taken + count > limit or found[0][1]))):
+        if found and (sent or (newest_first and (taken + count > asked.limit or found[0][1]))):
             break
         oldest = clock if not found else min(oldest, clock)
-        found.append((entry, sent, min(count, sent + limit - taken)))
+        found.append((entry, sent, min(count, sent + asked.limit - taken)))
         taken += found[-1][2] - sent
-        if taken >= limit or found[-1][2] < count:
+        if taken >= asked.limit or found[-1][2] < count:
             break
-    # A clock that was set back must not make rows wait: what seems to come from the future has waited enough.
-    if not found or (taken < limit and older_than < oldest <= now):
+    if not found or asked.must_wait(taken, oldest):
         return None
     (first, first_row, _), (last, _, last_row) = min(found), max(found)
-    return Bounds(key, first, first_row, last, last_row, 0, lane, recovered)
+    return Bounds(asked.key, first, first_row, last, last_row, 0, lane, recovered)
 
 
 # --- outages ---------------------------------------------------------------------------------------------------------
