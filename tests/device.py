@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import sys
@@ -55,6 +56,12 @@ class Device:
                 pass
             await asyncio.sleep(0.02)
         raise AssertionError("it did not get ready")
+
+    def rss(self) -> float:
+        """MB of memory that the process has now."""
+        assert self.process is not None
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gzip
 import json
 import os
 import random
@@ -23,8 +22,6 @@ import tempfile
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +32,7 @@ from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.device import Device, free_port
+from tests.peer import ms, serving, unpacked
 
 CLIENTS = 4
 READINGS = 10  # in one request
@@ -128,9 +126,7 @@ class Cloud:
 
     async def take(self, request: web.Request) -> web.Response:
         self.requests += 1
-        body = await request.read()
-        if body[:2] == b"\x1f\x8b":
-            body = gzip.decompress(body)
+        body = await unpacked(request)
         now = time.monotonic()
         luck = 1.0 if self.well else self.chance.random()
         if luck < 0.01:
@@ -159,10 +155,6 @@ class Cloud:
 
     def doubles(self) -> int:
         return sum(n > 1 for n in (*self.windows.values(), *self.alerts.values()))
-
-
-def ms(text: str) -> int:
-    return round(datetime.fromisoformat(text).timestamp() * 1000)
 
 
 def window_of(ts: int) -> int:
@@ -273,16 +265,16 @@ class Load:
             await self.device.start(http)
 
 
-def sample(pid: int, folder: Path) -> tuple[float, float, float]:
+def sample(device: Device, folder: Path) -> tuple[float, float, float]:
     """RSS (MB), open files, and what the database has beside its data (MB)."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    files = len(os.listdir(f"/proc/{pid}/fd"))
+    assert device.process is not None
+    files = len(os.listdir(f"/proc/{device.process.pid}/fd"))
     on_disk = sum(f.stat().st_size for f in folder.glob("headwater.db*"))
     db = apsw.Connection(str(folder / "headwater.db"), flags=apsw.SQLITE_OPEN_READONLY)
     db.set_busy_timeout(5000)
     data = sum(size or 0 for table in DATA for (size,) in db.execute(table))
     db.close()
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, files, (on_disk - data) / 1e6
+    return device.rss(), files, (on_disk - data) / 1e6
 
 
 def slope(samples: np.ndarray[Any, Any], column: int) -> tuple[float, float]:
@@ -304,19 +296,6 @@ def report(samples: np.ndarray[Any, Any]) -> None:
             print(f"{name:29}{part:12}{per_hour:+8.3f} an hour (± {error:.3f}); {seen}")
 
 
-@contextlib.asynccontextmanager
-async def serving(cloud: Cloud) -> AsyncIterator[int]:
-    app = web.Application()
-    app.router.add_post("/api/sync", cloud.take)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
-
-
 async def main(minutes: float, kills: int, seed: int) -> int:
     chance = random.Random(seed)
     cloud = Cloud(chance)
@@ -324,7 +303,7 @@ async def main(minutes: float, kills: int, seed: int) -> int:
         folder = Path(name)
         port = free_port()
         async with (
-            serving(cloud) as cloud_port,
+            serving(cloud.take) as cloud_port,
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as http,
             Device(folder / "pipeline.toml", port) as device,
         ):
@@ -366,7 +345,7 @@ async def watched(load: Load, kills: int, http: aiohttp.ClientSession, state: Pa
             assert load.device.process is not None
             if not kills and (code := load.device.process.returncode) is not None:
                 raise SystemExit(f"the process ended by itself with {code}, after {time.monotonic() - started:.0f} s")
-            samples.append((time.monotonic() - started, *sample(load.device.process.pid, state)))
+            samples.append((time.monotonic() - started, *sample(load.device, state)))
         except (OSError, apsw.Error):
             if not kills:
                 raise

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import gzip
 import json
 import os
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from datetime import datetime
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +21,7 @@ import aiohttp
 from aiohttp import web
 
 from tests.device import Device, free_port
+from tests.peer import ms, serving, unpacked
 
 KILLS = int(os.environ.get("KILLS", "20"))
 CLIENTS = 4
@@ -117,9 +115,7 @@ class Cloud:
         self.changed: list[str] = []
 
     async def take(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        if body[:2] == b"\x1f\x8b":
-            body = gzip.decompress(body)
+        body = await unpacked(request)
         key = request.headers["Idempotency-Key"]
         luck = self.chance.random()
         if luck < 0.1:
@@ -131,20 +127,6 @@ class Cloud:
     def rows(self, stream: str) -> list[dict[str, Any]]:
         rows = [json.loads(line) for body in self.bodies.values() for line in body.splitlines()]
         return [row for row in rows if row["stream"] == stream]
-
-
-@asynccontextmanager
-async def serving(cloud: Cloud) -> AsyncIterator[int]:
-    app = web.Application()
-    app.router.add_post("/api/sync", cloud.take)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
 
 
 class Load:
@@ -224,10 +206,6 @@ def alerts(sources: Iterable[list[Reading]]) -> Counter[tuple[str, int, str]]:
     return found
 
 
-def ms(text: str) -> int:
-    return round(datetime.fromisoformat(text).timestamp() * 1000)
-
-
 def readings_of(rows: Iterable[dict[str, Any]]) -> list[Reading]:
     return [Reading(r["id"], ms(r["time"]), r["value"]) for r in rows]
 
@@ -294,7 +272,7 @@ async def torture(durability: str, folder: Path, kills: int) -> None:
     cloud, load = Cloud(chance), Load(chance, folder)
     port = free_port()
     async with (
-        serving(cloud) as cloud_port,
+        serving(cloud.take) as cloud_port,
         aiohttp.ClientSession() as http,
         Device(folder / "pipeline.toml", port) as device,
     ):

@@ -80,13 +80,12 @@ class Memory:
     """RSS, looked at while something goes on."""
 
     def __init__(self, device: Device) -> None:
-        assert device.process is not None
-        self.file = Path(f"/proc/{device.process.pid}/statm")
+        self.device = device
         self.samples: list[float] = []
 
     async def watch(self) -> None:
         while True:
-            self.samples.append(int(self.file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
+            self.samples.append(self.device.rss())
             await asyncio.sleep(0.05)
 
     def growth(self) -> float:

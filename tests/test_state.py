@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 import pytest_asyncio
 
 from tests.device import Device, free_port
@@ -53,11 +52,12 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-@pytest.fixture
-def device(tmp_path: Path) -> Device:
+@pytest_asyncio.fixture
+async def device(tmp_path: Path) -> AsyncIterator[Device]:
     port = free_port()
     (tmp_path / "pipeline.toml").write_text(PIPELINE.format(port=port))
-    return Device(tmp_path / "pipeline.toml", port)
+    async with Device(tmp_path / "pipeline.toml", port) as device:
+        yield device
 
 
 async def post(device: Device, http: aiohttp.ClientSession, *readings: tuple[str, int, float]) -> None:

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,6 +25,7 @@ from pipeline.journal import history, outbox, state
 from pipeline.journal.commit import RETRY_S, Done, Store, Work
 from pipeline.journal.files import Files
 from pipeline.run import Pipeline
+from tests.peer import ms
 from tests.simulation import broker, oracle, world
 from tests.simulation.disk import Cut, Disk, SimulatedFiles, SimulatedVFS
 from tests.simulation.loop import SECOND, LoopClock, VirtualLoop
@@ -409,23 +409,19 @@ class Simulation:
         if self.cloud.changed:
             self.fail(f"batches changed under their key: {self.cloud.changed[:3]}")
         rows = self.cloud.rows()
-        windows = Counter((r["id"], _ms(r["start"]), r["n"], r["total"]) for r in rows if r["stream"] == "ten_seconds")
+        windows = Counter((r["id"], ms(r["start"]), r["n"], r["total"]) for r in rows if r["stream"] == "ten_seconds")
         self.expect("windows at the cloud", windows, wanted.windows)
-        alerts = Counter((r["id"], _ms(r["time"]), r["state"]) for r in rows if r["stream"] == "high")
+        alerts = Counter((r["id"], ms(r["time"]), r["state"]) for r in rows if r["stream"] == "high")
         self.expect("alerts at the cloud", alerts, wanted.alerts)
 
     def _archive(self, wanted: oracle.Outputs) -> None:
         with (self.folder / "archive.csv").open(newline="") as lines:
             rows = list(csv.DictReader(lines))
         try:
-            found = Counter((r["id"], _ms(r["start"]), int(r["n"]), float(r["total"])) for r in rows)
+            found = Counter((r["id"], ms(r["start"]), int(r["n"]), float(r["total"])) for r in rows)
         except (KeyError, ValueError, TypeError) as error:
             self.fail(f"the file is torn: {error!r}")
         self.expect("rows of the file", found, wanted.windows)
-
-
-def _ms(text: str) -> int:
-    return round(datetime.fromisoformat(text).timestamp() * 1000)
 
 
 def simulate(seed: int, plant: Callable[[Simulation], None] = lambda _: None) -> Ran:

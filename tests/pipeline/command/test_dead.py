@@ -54,11 +54,12 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-@pytest.fixture
-def device(tmp_path: Path) -> Device:
+@pytest_asyncio.fixture
+async def device(tmp_path: Path) -> AsyncIterator[Device]:
     port = free_port()
     (tmp_path / "pipeline.toml").write_text(PIPELINE.format(port=port))
-    return Device(tmp_path / "pipeline.toml", port)
+    async with Device(tmp_path / "pipeline.toml", port) as device:
+        yield device
 
 
 def mend(device: Device, before: str, after: str) -> None:
