@@ -13,6 +13,13 @@ from operators.alert import Alert
 from pipeline.frame import NEVER, SECOND, Field, Frame, KeyTable, Progress, Schema, column
 from pipeline.testing import READINGS, Mark, Stream, frames, make, run, streams
 
+# What the contract tries (tests/test_contract.py).
+EXAMPLES: list[dict[str, Any]] = [
+    {"when": "value > 1", "clear": "value < 0"},
+    {"when": "door and count > 0", "for": "2 s", "message": "{mode}: {value:.2f} at {time}"},
+    {"levels": {"low": {"when": "value > 0"}, "high": {"when": "value > 2", "clear": "value < 1", "for": "3 s"}}},
+]
+
 Row = dict[str, Any]
 
 

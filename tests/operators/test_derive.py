@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from operators.derive import Derive, DeriveSettings
 from pipeline.component import OperatorContext
 from pipeline.frame import Field, KeyTable, Schema
 from pipeline.testing import run
+
+# What the contract tries (tests/test_contract.py).
+EXAMPLES: list[dict[str, Any]] = [
+    {"set": {"twice": "value * 2", "open": "coalesce(door, false)", "value": "value / count"}, "drop": ["mode"]}
+]
 
 SCHEMA = Schema("id", {"celsius": Field("float", True), "n": Field("int")})
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 
 from operators.filter import Filter
 from pipeline.testing import Stream, compact, run, streams
+
+# What the contract tries (tests/test_contract.py).
+EXAMPLES: list[dict[str, Any]] = [
+    {"where": "value > 0 or door"},
+    {"where": 'key in ("a", "c") and not is_missing(mode)'},
+]
 
 
 def test_only_what_is_known_to_hold_passes() -> None:

@@ -16,6 +16,14 @@ from pipeline.frame import rows as rows_of
 from pipeline.journal.state import pack, unpack
 from pipeline.testing import Mark, Stream, end, frames, make, run, streams
 
+# What the contract tries (tests/test_contract.py).
+EXAMPLES: list[dict[str, Any]] = [
+    {"size": "5 s", "aggregate": {"n": "count()", "m": "mean(value)", "low": "min(count)", "high": "max(value)"}},
+    {"size": "3 s", "lateness": "2 s", "aggregate": {"s": "sum(value)", "last": "last(door)", "v": "stddev(value)"}},
+    {"size": "4 s", "offset": "1 s", "by": [], "aggregate": {"q": "median(value)", "d": "distinct(mode)"}},
+    {"size": "4 s", "by": ["mode", "door"], "aggregate": {"n": "count(value)", "first": "first(count)"}},
+]
+
 SMALL = {"size": "10 s", "aggregate": {"n": "count()", "total": "sum(value)"}}
 ALL = {
     "n": "count()",
