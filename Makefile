@@ -10,10 +10,10 @@ MINUTES ?= 60
 DAYS ?= 7
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench torture soak simulate offline clean
+.PHONY: help run test check format bench bench-operators torture soak simulate offline clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 $(VENV)/run.stamp: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,9 @@ format: $(VENV)/dev.stamp ## put the code into its form
 
 bench: $(VENV)/dev.stamp ## the reference job, beside a bare loop over its lines (READINGS=1000000)
 	$(BIN)/python benchmarks/reference.py $(READINGS)
+
+bench-operators: $(VENV)/dev.stamp ## what each operator costs, into benchmarks/operators.md
+	$(BIN)/python -m benchmarks.operators --write
 
 torture: $(VENV)/dev.stamp ## kill a real pipeline again and again (KILLS=1000)
 	KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_kill.py

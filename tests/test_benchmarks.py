@@ -1,0 +1,71 @@
+"""The benchmark of operators knows every operator, and what it pushes through them is good input. No time is asserted."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.operators import (
+    GOAL_ROWS,
+    KEYS,
+    MEASURED,
+    ROWS,
+    Missing,
+    Readings,
+    Row,
+    chosen,
+    make,
+    missed,
+    stepping,
+    tables,
+)
+from pipeline import registry
+from pipeline.frame import KeyTable
+
+
+def test_every_operator_has_a_row() -> None:
+    """What has none is an error that names it: add a Row to ROWS in benchmarks/operators.py."""
+    assert {row.type for row in chosen([])} == set(registry.types("operator"))
+    with pytest.raises(Missing, match="no row for filter"):
+        chosen([], [row for row in ROWS if row.type != "filter"])
+
+
+def test_rows_are_asked_for_by_operator_or_kind() -> None:
+    assert [row.name for row in chosen(["alert for"])] == ["alert for"]
+    assert {row.type for row in chosen(["window"])} == {"window"}
+    with pytest.raises(Missing, match="no row filtre"):
+        chosen(["filtre"])
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_its_settings_are_right_and_it_runs(row: Row, tmp_path: Path) -> None:
+    readings = Readings(10, 1_000)
+    step = stepping(make(row, KeyTable(f"s{code}" for code in range(10)), tmp_path))
+    for frame in readings.frames(0, 1_000, 300):
+        step(frame)
+
+
+def test_each_key_speaks_once_a_second_and_frames_follow_each_other() -> None:
+    readings = Readings(10, 1_000)
+    frames = readings.frames(0, 1_010, 64)
+    assert [len(frame) for frame in frames] == [64] * 15 + [50]
+    assert set(frames[0].key[:10].tolist()) == set(range(10))
+    assert round(int(frames[-1].time[-1] - frames[0].time[0]) / 1e9) == 101
+    marks = np.concatenate([frame.watermark_before() for frame in frames])
+    assert (np.diff(marks) >= 0).all()
+    assert all(a.watermark == b.watermark_before()[0] for a, b in pairwise(frames))
+
+
+def test_the_tables_show_every_cost_and_each_goal_that_is_missed() -> None:
+    costs = {(name, n, keys): 0.1 for name in GOAL_ROWS for n in MEASURED for keys in KEYS}
+    assert missed(costs) == []
+    costs["filter", 8_192, 100] = 0.31
+    costs["derive", 8_192, 100_000] = 0.21
+    costs["alert", 1, 10] = 41
+    assert [text.partition(":")[0] for text in missed(costs)] == ["filter", "derive", "alert"]
+    shown = tables(costs)
+    assert [shown.count(text) for text in ("0.310", "0.210", "41.0")] == [1, 1, 1]
+    assert shown.count("\n| ") == 4 * (len(GOAL_ROWS) + 1) + 3
