@@ -75,9 +75,18 @@ class PerKey:
 class OperatorContext(Context):
     """What an operator is given: the schema of its input, expressions over it, further outputs, state by key."""
 
-    def __init__(self, name: str, schema: Schema, keys: KeyTable, **more: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        schema: Schema,
+        keys: KeyTable,
+        *,
+        sides: Mapping[str, Mapping[str, Schema]] | None = None,
+        **more: Any,
+    ) -> None:
         super().__init__(name, keys, **more)
         self.schema = schema
+        self.sides = sides or {}  # setting (one of `Operator.sides`) -> the streams that it names, with their schemas
         self.outputs: dict[str, Schema] = {}
         self.emitted: dict[str, list[Frame]] = {}
         self.states: dict[str, PerKey] = {}
@@ -116,8 +125,13 @@ class Operator:
 
     For each Frame that comes in exactly one goes out, if need be without rows: it carries the time for those behind.
     `on_frame` does what can raise before it changes state: then the graph can set aside the row that is guilty.
+
+    An operator may read further streams beside its input, which its settings name: `sides` lists those settings, each
+    with the name of a stream or a list of such. Their rows of a step are in `frame.sides`, by stream (`frame.Sided` says
+    how they lie to those of the input), their schemas in `context.sides`. A disabled stream is in neither.
     """
 
+    sides: ClassVar[tuple[str, ...]] = ()
     schema: Schema  # what goes out; set in __init__
 
     def __init__(self, settings: Any, context: OperatorContext) -> None:

@@ -318,9 +318,9 @@ class Engine:
                 log.exception("sink %s failed", sink)
                 reason = f"{type(error).__name__}: {error}"
                 writes.letters += failures(sink, reason, frame, self.graph.streams[stream], keys, stream=stream)
-        for node, reason, guilty, schema in self.graph.guilty:
-            if not replay.failed_again(node, reason, guilty):
-                writes.letters += failures(node, reason, guilty, schema, keys)
+        for guilty in self.graph.guilty:
+            if not replay.failed_again(guilty.node, guilty.reason, guilty.rows):
+                writes.letters += failures(*guilty[:4], keys, side=guilty.side)
         writes.letters += replay.new
         writes.replayed, writes.refused_again = replay.taken(), replay.failed
 

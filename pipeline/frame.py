@@ -185,6 +185,11 @@ class Frame:
     def ended(self) -> bool:
         return self.progress.ended
 
+    @property
+    def sides(self) -> Mapping[str, Frame]:
+        """The rows of further streams that an operator's settings name; see `Sided`."""
+        return _NO_SIDES
+
     def watermark_before(self) -> Ints:
         """The watermark just before each row arrived: what decides whether it is late."""
         return self.progress.before_rows(self.seq)
@@ -210,20 +215,57 @@ class Frame:
 
     def halves(self) -> tuple[Frame, Frame] | None:
         """The same rows as if they had come in two Frames; None if all came with one reading."""
-        if len(self) < 2 or self.seq[0] == self.seq[-1]:
-            return None
-        middle = len(self) // 2
-        at = (
-            self.seq[middle]
-            if self.seq[middle] != self.seq[0]
-            else self.seq[np.searchsorted(self.seq, self.seq[0], "right")]
-        )
-        cut = int(np.searchsorted(self.seq, at))
-        first, second = self.progress.cut(int(at))
-        return self.take(slice(0, cut)).with_progress(first), self.take(slice(cut, None)).with_progress(second)
+        at = _middle(self.seq)
+        return None if at is None else self._cut(at, *self.progress.cut(at))
+
+    def _cut(self, seq: int, first: Progress, second: Progress) -> tuple[Frame, Frame]:
+        """The rows before arrival number `seq`, and the others."""
+        at = int(np.searchsorted(self.seq, seq))
+        return self.take(slice(0, at)).with_progress(first), self.take(slice(at, None)).with_progress(second)
 
     def with_progress(self, progress: Progress) -> Frame:
         return Frame(self.time, self.key, self.seq, self.columns, progress)
+
+
+class Sided(Frame):
+    """The rows of an operator's input and, in `sides`, those of the further streams that its settings name.
+
+    All have the same progress: the watermark is the lowest of theirs. Arrival numbers tell how they came among each other;
+    at an equal one, which a single reading of a source has caused, a side's row comes before the input's.
+    """
+
+    __slots__ = ("_sides",)
+
+    def __init__(self, rows: Frame, sides: Mapping[str, Frame]) -> None:
+        super().__init__(rows.time, rows.key, rows.seq, rows.columns, rows.progress)
+        self._sides = sides
+
+    @property
+    def sides(self) -> Mapping[str, Frame]:
+        return self._sides
+
+    def halves(self) -> tuple[Frame, Frame] | None:
+        at = _middle(np.sort(np.concatenate([self.seq, *(side.seq for side in self.sides.values())])))
+        if at is None:
+            return None
+        progress = self.progress.cut(at)
+        rows = self._cut(at, *progress)
+        sides = {name: side._cut(at, *progress) for name, side in self.sides.items()}
+        return (
+            Sided(rows[0], {name: halves[0] for name, halves in sides.items()}),
+            Sided(rows[1], {name: halves[1] for name, halves in sides.items()}),
+        )
+
+
+_NO_SIDES: Mapping[str, Frame] = {}
+
+
+def _middle(seq: Ints) -> int | None:
+    """The arrival number at which rows are best cut in two; None if all came with one reading."""
+    if len(seq) < 2 or seq[0] == seq[-1]:
+        return None
+    middle = seq[len(seq) // 2]
+    return int(middle if middle != seq[0] else seq[np.searchsorted(seq, seq[0], "right")])
 
 
 _NO_INTS: Ints = np.empty(0, np.int64)

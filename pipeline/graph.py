@@ -1,7 +1,8 @@
 """The nodes of a pipeline as one RxPY graph: a step pushes one Frame from each source, and each node runs once.
 
 Every node's output is a Subject, so what several consumers share is computed once. A node with several inputs sees
-their Frames of a step zipped and merged in order of arrival. An exception does not end a stream: it is caught at the
+their Frames of a step zipped and merged in order of arrival; so does one whose settings name further streams (its sides),
+which come beside them. An exception does not end a stream: it is caught at the
 operator's edge, the guilty rows are set aside with the reason, and the others go on.
 """
 
@@ -9,14 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import reactivex
 from reactivex import operators as ops
 from reactivex.subject import Subject
 
 from pipeline.component import Operator, OperatorContext, Sink, SinkContext, Source, SourceContext, State
-from pipeline.frame import Field, Frame, KeyTable, Progress, Schema, concatenate, empty
+from pipeline.frame import Field, Frame, KeyTable, Progress, Schema, Sided, concatenate, empty
 from pipeline.merge import Merge, merged_schema
 
 if TYPE_CHECKING:
@@ -29,18 +30,30 @@ log = logging.getLogger("headwater")
 REFUSED = Schema(None, {"reason": Field("string"), "raw": Field("string")}, "refused")  # of every NAME.invalid
 
 
+class Guilty(NamedTuple):
+    """Rows that an error in an operator cost."""
+
+    node: str
+    reason: str
+    rows: Frame
+    schema: Schema
+    side: str = ""  # the further stream they came by; "": the input
+
+
 class Edge:
     """An operator in the graph: its input, its outputs, and what becomes of its errors."""
 
-    def __init__(self, name: str, operator: Operator, aside: Callable[[str, str, Frame, Schema], None]) -> None:
+    def __init__(self, name: str, operator: Operator, aside: Callable[[Guilty], None]) -> None:
         self.name = name
         self.operator = operator
         self.context: OperatorContext = operator.context
-        self.aside = aside  # told the node, the reason, and the rows that an error cost with their schema
+        self.aside = aside  # told the rows that an error cost
+        # What comes in, by name: the input has none.
+        self.inputs = {"": self.context.schema, **{s: f for of in self.context.sides.values() for s, f in of.items()}}
         self.outlets: dict[str, Subject[Frame]] = {"": Subject(), **{o: Subject() for o in self.context.outputs}}
         self.failure = ""  # the newest error, for /health
         self.rows_in = self.rows_out = 0
-        self.injected: Frame | None = None  # rows that go into this operator only, before those of its next Frame
+        self.injected: dict[str, Frame] = {}  # rows for this operator only, before those of its next Frame; as `inputs`
         self._came: list[Frame] = []
         self._error: Exception | None = None
         self._connect()
@@ -62,8 +75,8 @@ class Edge:
     def on_next(self, frame: Frame) -> None:
         """One Frame in, one Frame out of each output."""
         self.grow()
-        if self.injected is not None:
-            frame, self.injected = concatenate([self.injected, frame], frame.progress), None
+        if self.injected:
+            frame, self.injected = _before(self.injected, frame), {}
         self._run(frame)
         out = self._gather(self._came, self.operator.schema, frame.progress)
         self.rows_in += len(frame)
@@ -92,9 +105,19 @@ class Edge:
             self._run(halves[0])
             self._run(halves[1])
             return
-        log.error("%s failed: %s", self.name, self.failure, exc_info=error if not len(frame) else None)
-        if len(frame):
-            self.aside(self.name, self.failure, frame, self.context.schema)
+        guilty = {name: rows for name, rows in {"": frame, **frame.sides}.items() if len(rows)}
+        log.error("%s failed: %s", self.name, self.failure, exc_info=None if guilty else error)
+        for side, rows in guilty.items():
+            self.aside(Guilty(self.name, self.failure, rows, self.inputs[side], side))
+
+
+def _before(injected: Mapping[str, Frame], frame: Frame) -> Frame:
+    """The Frame with these rows before its own, by input."""
+    came = {"": frame, **frame.sides}
+    for name, rows in injected.items():
+        came[name] = concatenate([rows, came[name]] if name in came else [rows], frame.progress)
+    main = came.pop("")
+    return Sided(main, came) if came else main
 
 
 class Graph:
@@ -111,7 +134,7 @@ class Graph:
         self.merges: dict[str, Merge] = {}
         self.streams: dict[str, Schema] = {}  # every output that can be named
         self.inputs: dict[str, tuple[str, ...]] = {}
-        self.guilty: list[tuple[str, str, Frame, Schema]] = []  # of the step that runs: node, reason, rows
+        self.guilty: list[Guilty] = []  # of the step that runs
         self._outlets: dict[str, Subject[Frame]] = {}
         self._places: dict[tuple[str, str], int] = {}  # of each sink's inputs, in the order of the file
         self._delivered: list[tuple[str, str, Frame]] = []  # of the step that runs: sink, stream, rows
@@ -153,18 +176,29 @@ class Graph:
         self._outlets[name] = outlet
 
     def _inputs(self, node: Node) -> list[str]:
-        """The streams that this node reads. One that does not exist is a problem, unless its node has one already."""
+        """The streams of its inputs."""
+        return self._known(node, {f"inputs.{i}": name for i, name in enumerate(node.inputs)})
+
+    def _sides(self, node: Node) -> dict[str, dict[str, Schema]]:
+        """The further streams that its settings name, by setting, with their schemas."""
+        sides = {}
+        for setting, streams in node.sides.items():
+            places = [setting] if len(streams) == 1 else [f"{setting}.{i}" for i in range(len(streams))]
+            found = self._known(node, dict(zip(places, streams, strict=True)))
+            sides[setting] = {name: self.streams[name] for name in found}
+        return sides
+
+    def _known(self, node: Node, named: Mapping[str, str]) -> list[str]:
+        """The streams that there are, of those that settings name. Another is a problem, unless its node has one already."""
         found = []
-        for i, name in enumerate(node.inputs):
+        for setting, name in named.items():
             base = name.partition(".")[0]
             if name in self.streams:
                 found.append(name)
             elif base in self.edges or base in self.sources:
                 outputs = sorted(s for s in self.streams if s.startswith(base + "."))
                 known = ", ".join(f'"{s}"' for s in outputs) or "none"
-                self._problem(
-                    node, f"inputs.{i}", f'"{name}" is not an output of "{base}" (its further outputs: {known})'
-                )
+                self._problem(node, setting, f'"{name}" is not an output of "{base}" (its further outputs: {known})')
         return found
 
     def _operator(self, node: Node) -> None:
@@ -174,19 +208,23 @@ class Graph:
         schema, clashes = merged_schema([self.streams[i] for i in inputs])
         for field in clashes:
             self._problem(node, "inputs", f'the inputs give "{field}" different types; convert one with a derive')
-        operator = self._construct(node, OperatorContext(node.name, schema, self.keys, **self._made))
+        sides = self._sides(node)
+        if any(len(found) < len(node.sides[setting]) for setting, found in sides.items()):
+            return
+        operator = self._construct(node, OperatorContext(node.name, schema, self.keys, sides=sides, **self._made))
         if operator is None:
             return
         edge = self.edges[node.name] = Edge(node.name, operator, self.set_aside)
-        self.inputs[node.name] = tuple(inputs)
+        beside = [name for name in edge.inputs if name]
+        self.inputs[node.name] = (*inputs, *(name for name in beside if name not in inputs))
         self._add_stream(node.name, operator.schema, edge.outlets[""])
         for output, output_schema in operator.context.outputs.items():
             self._add_stream(f"{node.name}.{output}", output_schema, edge.outlets[output])
-        outlets = [self._outlets[i] for i in inputs]
-        if len(inputs) == 1:
+        outlets = [self._outlets[i] for i in (*inputs, *beside)]
+        if len(outlets) == 1:
             outlets[0].subscribe(edge.on_next)
         else:
-            merge = self.merges[node.name] = Merge(schema)
+            merge = self.merges[node.name] = Merge(schema, beside)
             reactivex.zip(*outlets).pipe(ops.map(merge)).subscribe(edge.on_next)
 
     def _sink(self, node: Node) -> None:
@@ -210,19 +248,21 @@ class Graph:
 
         return deliver
 
-    def set_aside(self, node: str, reason: str, rows: Frame, schema: Schema) -> None:
+    def set_aside(self, guilty: Guilty) -> None:
         """Rows that an error cost; they become dead letters of the step that runs."""
-        self.guilty.append((node, reason, rows, schema))
+        self.guilty.append(guilty)
 
     # --- running ---
 
     def push(self, frames: dict[str, Frame], injected: Mapping[str, Frame] = {}) -> list[tuple[str, str, Frame]]:
         """One step: a Frame for each source and each `SOURCE.invalid`. What reached the sinks: (sink, stream, rows).
 
-        `injected`: rows for the input of single operators, that go before what comes to them; their `seq` is lower.
+        `injected`: rows for one input of single operators ("NODE", or "NODE.SIDE"), that go before what comes to them;
+        their `seq` is lower.
         """
-        for name, rows in injected.items():
-            self.edges[name].injected = rows
+        for address, rows in injected.items():
+            name, _, side = address.partition(".")
+            self.edges[name].injected[side] = rows
         delivered: list[tuple[str, str, Frame]] = []
         self._delivered = delivered
         self.guilty = []

@@ -115,9 +115,13 @@ def _reading(clock: int, name: str, reason: str, reading: bytes, media_type: str
         return Buried(clock, name, reason, part.decode(errors="replace"), False, media_type)
 
 
-def failures(node: str, reason: str, frame: Frame, schema: Schema, keys: Sequence[str], **more: str) -> list[Buried]:
-    """Rows that an error cost, as JSON; NaN is told from what is missing."""
+def failures(
+    node: str, reason: str, frame: Frame, schema: Schema, keys: Sequence[str], *, side: str = "", **more: str
+) -> list[Buried]:
+    """Rows that an error cost, as JSON; NaN is told from what is missing. `side`: the stream beside the input they came by."""
     shown = [more | row for row in rows(frame, schema, keys)]
+    if side:
+        shown = [{"input": side, "row": row} for row in shown]
     return [Buried(frame.clock, node, reason, json.dumps(row, ensure_ascii=False)) for row in shown]
 
 
@@ -132,7 +136,7 @@ class Replay:
         self.done = done
         self.failed: dict[int, str] = {}
         self.new: list[Buried] = []  # of a letter that held several readings, those that were refused again
-        self.injected: dict[str, Frame] = {}  # rows for operators
+        self.injected: dict[str, Frame] = {}  # rows for operators, as `Graph.push` takes them
         self._payloads: dict[str, list[tuple[int, Payload]]] = {}
         self._for_sinks: list[tuple[int, str, dict[str, Any]]] = []
         self._of: dict[tuple[str, int], int] = {}  # operator and arrival number of an injected row -> letter
@@ -147,9 +151,9 @@ class Replay:
                 if letter.node in graph.sources:
                     self._refused(graph, letter)
                 elif letter.node in graph.edges:
-                    schema = graph.edges[letter.node].context.schema
-                    frame = frame_of(_loaded(letter.row), schema, graph.keys, first)
-                    by_operator.setdefault(letter.node, []).append(frame)
+                    address, schema, row = _input_of(graph, letter)
+                    frame = frame_of(row, schema, graph.keys, first)
+                    by_operator.setdefault(address, []).append(frame)
                     self._of[letter.node, first] = letter.id
                     first += 1
                 else:
@@ -231,6 +235,17 @@ class Replay:
         if self.done is not None and not self.done.done():
             everything = {letter.id: FAILED for letter in self.letters}
             self.done.set_result(self.failed if error is None else everything)
+
+
+def _input_of(graph: Graph, letter: Letter) -> tuple[str, Schema, dict[str, Any]]:
+    """Where in an operator a row goes (`Graph.push` says how that is written), what it must be, and the row."""
+    inputs, row = graph.edges[letter.node].inputs, _loaded(letter.row)
+    if not isinstance(row.get("row"), dict):  # no field is a table, so this cannot be a row of the input
+        return letter.node, inputs[""], row
+    side = row.get("input")
+    if side not in inputs:
+        raise ValueError(f'the operator does not read "{side}"')
+    return f"{letter.node}.{side}", inputs[side], row["row"]
 
 
 NOTHING = Replay()  # most steps replay no letters: without any, nothing in it ever changes

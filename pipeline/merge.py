@@ -1,7 +1,8 @@
 """Several inputs become one: rows in order of arrival, the watermark the lowest of theirs.
 
 A quiet input (idle, or a file at its end) holds nothing back. The answer depends only on the order in which readings
-arrived over all sources, never on how they were cut into Frames.
+arrived over all sources, never on how they were cut into Frames. Further streams that an operator's settings name (its
+sides) are not mixed with its inputs; but their time is one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.frame import DTYPES, NEVER, Array, Column, Field, Frame, Ints, Progress, Schema, concatenate, in_order
+from pipeline.frame import (
+    DTYPES,
+    NEVER,
+    Array,
+    Column,
+    Field,
+    Frame,
+    Ints,
+    Progress,
+    Schema,
+    Sided,
+    concatenate,
+    in_order,
+)
 
 FAR = 2**63 - 1  # above every watermark: what an input that holds nothing back would say
 
@@ -37,17 +51,23 @@ def merged_schema(schemas: Sequence[Schema]) -> tuple[Schema, list[str]]:
 
 
 class Merge:
-    """The Frames of one step, one from each input -> one Frame. State: the watermark reached."""
+    """The Frames of one step, one from each input and then from each side -> one Frame. State: the watermark reached."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, sides: Sequence[str] = ()) -> None:
         self.schema = schema
+        self.sides = sides  # the streams of the last Frames
         self.reached = NEVER
 
     def __call__(self, frames: Sequence[Frame]) -> Frame:
         progress = self._progress([f.progress for f in frames])
         self.reached = progress.watermark
-        fitted = [self._fit(f) for f in frames]
-        return in_order(concatenate(fitted, progress))
+        inputs = len(frames) - len(self.sides)
+        fitted = [self._fit(f) for f in frames[:inputs]]
+        rows = in_order(concatenate(fitted, progress))
+        if not self.sides:
+            return rows
+        beside = zip(self.sides, frames[inputs:], strict=True)
+        return Sided(rows, {stream: frame.with_progress(progress) for stream, frame in beside})
 
     def _fit(self, frame: Frame) -> Frame:
         """All fields of the merged schema; those that this input lacks are missing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pipeline import registry, settings
@@ -35,6 +36,7 @@ class Node(NamedTuple):
     settings: Any  # an instance of its settings type
     component: Any  # its class
     path: tuple[str, ...]  # of its table
+    sides: Mapping[str, tuple[str, ...]] = {}  # setting -> further streams of an operator that it names
 
 
 class Reader(Protocol):
@@ -57,9 +59,15 @@ class _Declared:
     type: str = ""
     component: Any = None  # its class
     settings: Any = None  # None: too much is wrong
-    reads: list[str] = field(default_factory=list)
-    guessed: set[str] = field(default_factory=set)  # those of `reads` that are not written so
+    inputs: list[str] = field(default_factory=list)
+    sides: dict[str, list[str]] = field(default_factory=dict)  # by setting, further streams that it names
+    guessed: set[str] = field(default_factory=set)  # those of the streams that are not written so
     sound: bool = True  # False: not all that it reads is known
+
+    @property
+    def reads(self) -> list[str]:
+        """All streams that come to it."""
+        return [*self.inputs, *chain.from_iterable(self.sides.values())]
 
 
 def read_nodes(tables: Mapping[str, tuple[str, Any]], reader: Reader) -> dict[str, Node]:
@@ -97,9 +105,16 @@ class _Nodes:
                 continue
             # What reads something that could not be understood would be blamed for fields that are only unknown.
             if node.component is not None and all(_base(stream) in nodes for stream in node.reads):
-                reads = tuple(node.reads)
+                sides = {setting: tuple(streams) for setting, streams in node.sides.items()}
                 nodes[node.name] = Node(
-                    node.name, node.kind, node.type, reads, node.settings, node.component, node.where
+                    node.name,
+                    node.kind,
+                    node.type,
+                    tuple(node.inputs),
+                    node.settings,
+                    node.component,
+                    node.where,
+                    sides,
                 )
         return nodes
 
@@ -142,6 +157,7 @@ class _Nodes:
             common = tuple(name for name in COMMON if node.kind != "source" or not name.startswith("input"))
             node.settings = self.reader.settings(kind, own, node.where, common)
         self._inputs(node, raw, written)
+        self._sides(node, raw)
 
     def _misspelled(self, name: str, raw: dict[str, Any], known: Iterable[str]) -> str | None:
         """What stands in the table for a setting that is not there."""
@@ -198,12 +214,23 @@ class _Nodes:
             node.sound = False
             return
         for i, name in enumerate(names):
-            self._input(node, name, where if given[0] == "input" else (*where, i))
-        if node.sound and not node.reads:
+            self._input(node, node.inputs, name, where if given[0] == "input" else (*where, i))
+        if node.sound and not node.inputs:
             self.wrong(where, "all that it reads is disabled: disable it as well")
             node.sound = False
 
-    def _input(self, node: _Declared, name: str, where: Where) -> None:
+    def _sides(self, node: _Declared, raw: dict[str, Any]) -> None:
+        """The further streams that an operator's settings name. What is no name was told with the settings."""
+        for setting in getattr(node.component, "sides", ()):
+            given = raw.get(setting, [])
+            where: Where = (*node.where, setting)
+            streams = node.sides[setting] = []
+            for i, name in enumerate(given if isinstance(given, list) else [given]):
+                if isinstance(name, str):
+                    self._input(node, streams, name, (*where, i) if isinstance(given, list) else where)
+
+    def _input(self, node: _Declared, reads: list[str], name: str, where: Where) -> None:
+        """Adds the stream of that name to `reads`."""
         base, dot, output = name.partition(".")
         read = self.named.get(base)
         if read is None:
@@ -219,11 +246,11 @@ class _Nodes:
         if read.kind == "sink":
             self.wrong(where, f'"{base}" is a sink: nothing comes out of it')
             node.sound = False
-        elif name in node.reads:
+        elif name in reads:
             if name not in node.guessed:
                 self.wrong(where, f'"{name}" is named twice')
         elif read.enabled:
-            node.reads.append(name)
+            reads.append(name)
 
     def _report_cycles(self, order: list[_Declared]) -> None:
         """Those that are not in the order are in a cycle, or behind one."""

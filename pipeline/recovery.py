@@ -144,7 +144,8 @@ def fingerprints(graph: Graph) -> dict[str, tuple[Any, ...]]:
         settings = msgspec.to_builtins(node.settings, enc_hook=str)
         for shown_only in getattr(node.component, "presentation", ()):
             settings.pop(shown_only, None)
-        inputs = tuple((i, repr(graph.streams.get(i))) for i in node.inputs)
+        beside = [stream for streams in node.sides.values() for stream in streams]
+        inputs = tuple((i, repr(graph.streams.get(i))) for i in (*node.inputs, *beside))
         prints[name] = (node.kind, node.type, repr(settings), inputs)
     return prints
 

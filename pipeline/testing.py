@@ -10,6 +10,9 @@ of arrival, its snapshot is a copy that can be saved, and it says beforehand whe
 Readings are dicts `{"key": "a", "time": 3, "value": 21.5}` (times in seconds, or ns from 10**10 on; None: missing),
 with `tick(20)` and `end()` among them; or text: `"a31 b-4@2.5 a- tick@20 end"`, where a reading comes each second
 unless `@` gives its time, and `-` alone is a missing value. Hypothesis makes them by `streams()`.
+
+Of an operator whose settings name further streams (`Operator.sides`), a reading with `"input": "doors"` comes by the stream
+`doors`, in text `doors:a1`. Each stream is then as if it had a source of its own; ticks are for all.
 """
 
 from __future__ import annotations
@@ -41,9 +44,10 @@ from pipeline.frame import (
     concatenate,
 )
 from pipeline.frame import rows as rows_of
+from pipeline.merge import Merge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from hypothesis.strategies import SearchStrategy
 
@@ -51,7 +55,7 @@ READINGS = Schema("key", {"value": Field("float", optional=True)})  # of a strea
 FIRST_NS = 10**10  # a time as large as this is in ns: in seconds it would be the year 2286
 MOST_CUTS = 40  # a longer stream is cut at so many places, evenly spread
 
-_READING = re.compile(r"([A-Za-z_]+)(-?[0-9.]+(?:e-?[0-9]+)?|nan|-)(?:@(-?[0-9.]+))?")
+_READING = re.compile(r"(?:(\w+):)?([A-Za-z_]+)(-?[0-9.]+(?:e-?[0-9]+)?|nan|-)(?:@(-?[0-9.]+))?")
 
 
 class Mark(NamedTuple):
@@ -93,9 +97,10 @@ def parse(text: str) -> Stream:
         elif word.startswith("tick@"):
             stream.append(tick(float(word[5:])))
         elif match := _READING.fullmatch(word):
-            key, value, at = match.groups()
+            side, key, value, at = match.groups()
             time = float(at) if at else second
-            stream.append({"key": key, "time": time, "value": None if value == "-" else float(value)})
+            reading = {"key": key, "time": time, "value": None if value == "-" else float(value)}
+            stream.append({"input": side, **reading} if side else reading)
         else:
             raise ValueError(f'"{word}" is no reading; write "a1", "a1.5@20", "a-", "tick@30" or "end"')
     return stream
@@ -124,15 +129,26 @@ def frames(
 
 
 class _Feed:
-    """A stream as columns, from which any step can be cut."""
+    """A stream as columns, from which any step can be cut: its readings that come by one input."""
 
-    def __init__(self, stream: Sequence[Reading | Mark], schema: Schema, disorder: int, clock: int) -> None:
+    def __init__(
+        self,
+        stream: Sequence[Reading | Mark],
+        schema: Schema,
+        disorder: int,
+        clock: int,
+        name: str = "",
+        sides: Collection[str] = (),
+    ) -> None:
         self.stream = stream
         self.schema = schema
         self.clock = clock
-        readings = [r for r in stream if not isinstance(r, Mark)]
+        self.own = [not isinstance(r, Mark) and _input_of(r, sides) == name for r in stream]
+        readings: list[Any] = list(itertools.compress(stream, self.own))
         self.marked = [i for i, r in enumerate(stream) if isinstance(r, Mark)]
-        self.reading_at = np.cumsum([0, *(not isinstance(r, Mark) for r in stream)])  # readings before each position
+        self.number_at = np.cumsum([0, *(not isinstance(r, Mark) for r in stream)])  # readings before each position
+        self.reading_at = np.cumsum([0, *self.own])  # those of this input
+        self.at = np.flatnonzero(self.own)
         self.time = np.array([_ns(r["time"]) for r in readings], np.int64)
         table = KeyTable()
         self.key = table.codes([r["key"] for r in readings]) if schema.key else np.zeros(len(readings), np.int32)
@@ -145,11 +161,11 @@ class _Feed:
     def _watermarks(self, disorder: int) -> Ints:
         """The watermark before each position of the stream, and after the last."""
         marks = [NEVER]
-        for item in self.stream:
+        for item, own in zip(self.stream, self.own, strict=True):
             if isinstance(item, Mark):
                 to = NEVER if item.watermark is None else item.watermark
             else:
-                to = _ns(item["time"]) - disorder
+                to = _ns(item["time"]) - disorder if own else NEVER
             marks.append(max(marks[-1], to))
         return np.array(marks, np.int64)
 
@@ -169,8 +185,8 @@ class _Feed:
     def frame(self, start: int, end: int, keys: KeyTable) -> Frame:
         """The readings between two positions; only the last may be a mark."""
         first, last = int(self.reading_at[start]), int(self.reading_at[end])
-        seq = np.arange(first, last)
-        before = self.watermarks[start : start + last - first]
+        seq = self.number_at[self.at[first:last]]
+        before = self.watermarks[self.at[first:last]]
         key = self._codes(self.key[first:last], keys)
         for array in (seq, before, key):
             array.flags.writeable = False
@@ -179,15 +195,47 @@ class _Feed:
         progress = Progress(
             seq,
             before,
-            after=int(self.watermarks[start + last - first]),
+            after=int(self.watermarks[end - 1 if isinstance(mark, Mark) else end]),
             watermark=int(self.watermarks[end]),
             clock=self.clock,
-            next_seq=last,
+            next_seq=int(self.number_at[end]),
             quiet=ended,
             ended=ended,
         )
         columns = MappingProxyType({name: c.take(slice(first, last)) for name, c in self.columns.items()})
         return Frame(self.time[first:last], key, seq, columns, progress)
+
+
+def _input_of(reading: Reading, sides: Collection[str]) -> str:
+    """The stream by which a reading comes; "": the input."""
+    name = reading.get("input", "")
+    return name if name in sides else ""
+
+
+class _Feeds:
+    """All that comes to an operator: by its input, and by the further streams that its settings name."""
+
+    def __init__(
+        self, stream: Sequence[Reading | Mark], schema: Schema, sides: Mapping[str, Schema], disorder: int, clock: int
+    ) -> None:
+        self.stream = stream
+        self.schema = schema
+        self.sides = sides
+        named = {"": schema, **sides}
+        self.feeds = [_Feed(stream, s, disorder, clock, name, sides) for name, s in named.items()]
+        self.steps = self.feeds[0].steps
+
+    def frames(self, start: int, end: int, keys: KeyTable) -> list[Frame]:
+        """The Frame of each between two positions; only the last may be a mark."""
+        return [feed.frame(start, end, keys) for feed in self.feeds]
+
+    def nothing(self, at: int, keys: KeyTable) -> list[Frame]:
+        """Without rows, and without time."""
+        found = []
+        for feed in self.feeds:
+            frame, mark = feed.frame(at, at, keys), int(feed.watermarks[at])
+            found.append(frame.with_progress(frame.progress._replace(after=mark, watermark=mark)))
+        return found
 
 
 # --- an operator run every way --------------------------------------------------------------------------------------
@@ -200,13 +248,23 @@ def make(
     *,
     name: str = "node",
     keys: KeyTable | None = None,
+    sides: Mapping[str, Schema] | None = None,
 ) -> tuple[Operator, list[tuple[str, str]]]:
-    """The operator, from settings as they stand in a pipeline file, and the problems that it found in them."""
+    """The operator, from settings as they stand in a pipeline file, and the problems that it found in them.
+
+    `sides`: the schemas of further streams that the settings name; of one that is not in it, that of the input.
+    """
     kind = typing.get_type_hints(cls.__init__)["settings"]
     converted = msgspec.convert(dict(settings), kind, dec_hook=quantity.convert)
-    context = OperatorContext(name, schema, KeyTable() if keys is None else keys)
+    schemas = sides or {}
+    beside = {s: {n: schemas.get(n, schema) for n in _streams_of(settings.get(s, ()))} for s in cls.sides}
+    context = OperatorContext(name, schema, KeyTable() if keys is None else keys, sides=beside)
     operator = cls(converted, context)
     return operator, context.problems
+
+
+def _streams_of(named: Any) -> Sequence[str]:
+    return [named] if isinstance(named, str) else named
 
 
 def run(
@@ -215,6 +273,7 @@ def run(
     rows: str | Sequence[Reading | Mark],
     *,
     schema: Schema = READINGS,
+    sides: Mapping[str, Schema] | None = None,
     disorder: float = 0,
     output: str | None = None,
     name: str = "node",
@@ -222,7 +281,10 @@ def run(
 ) -> list[dict[str, Any]]:
     """The rows that leave the operator (or its output `output`), times in ns. AssertionError if a cut or a restart
     changes them, or if the operator breaks a rule that the graph relies on."""
-    feed = _Feed(parse(rows) if isinstance(rows, str) else rows, schema, _ns(disorder), clock)
+    operator, problems = make(cls, settings, schema, name=name, sides=sides)
+    assert not problems, f"the settings are wrong: {problems}"
+    beside = {stream: s for of in operator.context.sides.values() for stream, s in of.items()}
+    feed = _Feeds(parse(rows) if isinstance(rows, str) else rows, schema, beside, _ns(disorder), clock)
     runner = _Runner(cls, settings, feed, name)
     whole = runner.rows((), restarts=False, pauses=False)
     every = range(1, len(feed.stream))
@@ -252,7 +314,7 @@ def _same(whole: Rows, other: Rows, how: str) -> None:
 class _Runner:
     """One operator and one stream; each call of `rows` is a fresh run."""
 
-    def __init__(self, cls: type[Operator], settings: Mapping[str, Any], feed: _Feed, name: str) -> None:
+    def __init__(self, cls: type[Operator], settings: Mapping[str, Any], feed: _Feeds, name: str) -> None:
         self.cls = cls
         self.settings = settings
         self.feed = feed
@@ -260,43 +322,41 @@ class _Runner:
 
     def rows(self, cuts: Iterable[int], *, restarts: bool, pauses: bool) -> Rows:
         """What leaves when the stream is cut so. `pauses`: an empty Frame after each, in which no time passes."""
-        node = left = _Node(self._make(KeyTable()))
+        node = left = self._node(KeyTable())
         rows: Rows = {None: [], **{o: [] for o in node.operator.context.outputs}}
         snapshots = []
         for start, stop in self.feed.steps(cuts):
             if left is not node:  # the one before the restart goes on as well, for what it may do to its snapshot
-                left.push(self.feed.frame(start, stop, left.keys), {output: [] for output in rows})
-            frame = self.feed.frame(start, stop, node.keys)
-            node.push(frame, rows)
-            if pauses and not frame.ended:
-                node.push(self._nothing(stop, node.keys), rows)
+                left.push(self.feed.frames(start, stop, left.keys), {output: [] for output in rows})
+            frames = self.feed.frames(start, stop, node.keys)
+            node.push(frames, rows)
+            if pauses and not frames[0].ended:
+                node.push(self.feed.nothing(stop, node.keys), rows)
             if restarts:
                 snapshot = node.operator.snapshot()
                 saved = _pack(snapshot)
                 snapshots.append((snapshot, saved))
-                left, node = node, _Node(self._make(KeyTable(node.keys.names)), _unpack(saved))
+                left, node = node, self._node(KeyTable(node.keys.names), _unpack(saved), node.merge.reached)
         for snapshot, saved in snapshots:
             assert _pack(snapshot) == saved, "snapshot gave the state itself, and it changed afterwards: give copies"
         return rows
 
-    def _make(self, keys: KeyTable) -> Operator:
-        operator, problems = make(self.cls, self.settings, self.feed.schema, name=self.name, keys=keys)
-        assert not problems, f"the settings are wrong: {problems}"
-        return operator
-
-    def _nothing(self, at: int, keys: KeyTable) -> Frame:
-        frame = self.feed.frame(at, at, keys)
-        mark = int(self.feed.watermarks[at])
-        return frame.with_progress(frame.progress._replace(after=mark, watermark=mark))
+    def _node(self, keys: KeyTable, state: Any = None, reached: int = NEVER) -> _Node:
+        feed = self.feed
+        operator, _ = make(self.cls, self.settings, feed.schema, name=self.name, keys=keys, sides=feed.sides)
+        merge = Merge(feed.schema, [*feed.sides])
+        merge.reached = reached
+        return _Node(operator, merge, state)
 
 
 class _Node:
     """An operator as the graph runs it: an RxPY operator on a Subject."""
 
-    def __init__(self, operator: Operator, state: Any = None) -> None:
+    def __init__(self, operator: Operator, merge: Merge, state: Any = None) -> None:
         from reactivex.subject import Subject
 
         self.operator = operator
+        self.merge = merge
         self.keys = operator.context.keys
         self.came: list[Frame] = []
         self.errors: list[Exception] = []
@@ -310,8 +370,9 @@ class _Node:
         for state in self.operator.context.states.values():
             state.grow(len(self.keys))
 
-    def push(self, frame: Frame, rows: Rows) -> None:
+    def push(self, frames: Sequence[Frame], rows: Rows) -> None:
         """One step; what leaves is added to `rows`."""
+        frame = self.merge(frames) if self.merge.sides else frames[0]
         self._grow()
         due = self.operator.due()
         had = len(rows[None])
@@ -319,7 +380,7 @@ class _Node:
         if self.errors:
             raise self.errors[0]
         self._gather(None, self.operator.schema, self.came, frame, rows)
-        if len(rows[None]) > had and not len(frame) and not frame.ended:
+        if len(rows[None]) > had and not len(frame.progress.seq) and not frame.ended:
             assert due is not None, "rows left because time passed, but `due` had said None: nobody would have ticked"
             assert due <= frame.watermark, f"rows left at the watermark {frame.watermark}; `due` had said {due}"
         due = self.operator.due()
@@ -347,7 +408,7 @@ def _check(frame: Frame, schema: Schema, pushed: Frame, keys: KeyTable) -> None:
     assert len(frame.key) == len(frame.seq) == n, "time, key and seq differ in length"
     assert set(frame.key.tolist()) <= set(range(len(keys))), "a key code that is not in the key table"
     assert bool((np.diff(frame.seq) >= 0).all()), f"rows do not leave in order of arrival: {frame.seq.tolist()}"
-    first = pushed.seq[0] if len(pushed) else pushed.progress.next_seq
+    first = pushed.progress.seq[0] if len(pushed.progress.seq) else pushed.progress.next_seq
     assert first <= frame.seq[0], f"arrival number {frame.seq[0]} is of an earlier step"
     assert frame.seq[-1] <= pushed.progress.next_seq, f"arrival number {frame.seq[-1]} is of a later step"
     assert list(frame.columns) == list(schema.fields), f"columns {list(frame.columns)}, schema {list(schema.fields)}"
@@ -392,11 +453,13 @@ def streams(
     late: int = 3,
     ticks: bool = True,
     max_size: int = 20,
+    sides: Mapping[str, Schema] | None = None,
 ) -> SearchStrategy[Stream]:
     """Readings of several keys. Time moves on by whole seconds, often not at all; a reading may be dated up to `late`
     seconds back, an optional value may be missing, and (with `ticks`) time may run ahead between them and the end come.
 
     `values`: what the fields are drawn from; else small numbers, so that equal ones and small differences are frequent.
+    `sides`: further streams by which readings come, with their schemas.
     """
     from hypothesis import strategies as st
 
@@ -407,11 +470,17 @@ def streams(
         "string": st.sampled_from(["", "open", "shut"]),
         "time": st.integers(0, 10).map(lambda s: s * SECOND),
     }
-    drawn = {}
-    for field_name, field in schema.fields.items():
+
+    def of_field(field: Field) -> SearchStrategy[Any]:
         of = small[field.kind] if values is None else values
-        drawn[field_name] = st.one_of(of, st.none()) if field.optional else of
-    reading = st.fixed_dictionaries({"key": st.sampled_from(keys), "back": st.integers(0, late), **drawn})
+        return st.one_of(of, st.none()) if field.optional else of
+
+    def by_input(name: str, of: Schema) -> SearchStrategy[Reading]:
+        own = {"input": st.just(name)} if name else {}
+        fields = {field_name: of_field(field) for field_name, field in of.fields.items()}
+        return st.fixed_dictionaries({**own, "key": st.sampled_from(keys), "back": st.integers(0, late), **fields})
+
+    reading = st.one_of([by_input(name, of) for name, of in {"": schema, **(sides or {})}.items()])
     item = st.one_of(reading, reading, reading, st.none()) if ticks else reading
     steps = st.lists(st.tuples(st.sampled_from([0, 0, 1, 1, 2, 5]), item), max_size=max_size)
 
@@ -422,7 +491,7 @@ def streams(
             if one is None:
                 found.append(tick(now))
             else:
-                found.append({"key": one["key"], "time": now - one["back"], **{n: one[n] for n in schema.fields}})
+                found.append({**{n: v for n, v in one.items() if n != "back"}, "time": now - one["back"]})
         return [*found, end()] if made[1] else found
 
     return st.tuples(steps, st.booleans() if ticks else st.just(False)).map(stream)

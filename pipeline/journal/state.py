@@ -74,7 +74,9 @@ class Entry(msgspec.Struct, array_like=True):
     first_seq: int
     parts: dict[str, Part]
     stamp: int = 0  # the newest time of arrival that was given
-    injected: list[tuple[str, int]] = []  # operator, id in `frames`: rows of dead letters that went into it once more
+    injected: list[
+        tuple[str, int]
+    ] = []  # where to (as `Graph.push` takes it), id in `frames`: rows for one operator alone
 
 
 _ENTRY = msgspec.msgpack.Decoder(Entry)

@@ -32,6 +32,7 @@ from pipeline.graph import Graph
 from pipeline.inbox import INBOX_PAYLOADS
 from pipeline.journal import dead, state
 from pipeline.journal.commit import Store
+from pipeline.nodes import Node
 from pipeline.recovery import recover
 
 READINGS = Schema("id", {"value": Field("float")})
@@ -96,9 +97,8 @@ class Rig:
     configs: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, folder: Path, *, sources: Sequence[str] = ("in",), text: str = "one", **settings: Any) -> None:
-        def node(name: str, kind: str, component: type, inputs: Sequence[str] = ()) -> SimpleNamespace:
-            made = {"kind": kind, "component": component, "inputs": tuple(inputs)}
-            return SimpleNamespace(name=name, type="t", settings=Settings(), path=(kind, name), **made)
+        def node(name: str, kind: str, component: type, inputs: Sequence[str] = ()) -> Node:
+            return Node(name, kind, "t", tuple(inputs), Settings(), component, (kind, name))
 
         nodes = [node(s, "source", Pushed) for s in sources]
         nodes += [node("total", "operator", Total, sources), node("kept", "sink", Kept, ["total"])]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from msgspec import Meta, field
 
-from pipeline.component import Operator, OperatorContext, ReadingSettings, Settings, Sink, Source, SourceContext
-from pipeline.frame import Field, Schema
+from pipeline.component import Operator, OperatorContext, ReadingSettings, Settings, Sink, Source, SourceContext, State
+from pipeline.frame import Column, Field, Frame, Schema
 from pipeline.quantity import Duration, Secret, Size, duration
 
 
@@ -48,6 +49,38 @@ class Shapes(Operator):
     def __init__(self, settings: Round | Square, context: OperatorContext) -> None:
         super().__init__(settings, context)
         self.settings = settings
+
+
+class ListenSettings(Settings, frozen=True):
+    to: str
+    unless: tuple[str, ...] = ()
+
+
+class Listen(Operator):
+    """How many rows had come by the streams beside the input when each of its own came. A negative value is an error."""
+
+    sides: ClassVar[tuple[str, ...]] = ("to", "unless")
+    mended: ClassVar[bool] = False
+
+    def __init__(self, settings: ListenSettings, context: OperatorContext) -> None:
+        super().__init__(settings, context)
+        self.schema = Schema(context.schema.key, {**context.fields, "heard": Field("int")})
+        self.heard = 0
+
+    def on_frame(self, frame: Frame) -> Frame:
+        for rows in (frame, *frame.sides.values()):
+            if not self.mended and (rows["value"].values < 0).any():
+                raise ValueError("negative")
+        came = np.sort(np.concatenate([[], *(side.seq for side in frame.sides.values())]))
+        heard = self.heard + np.searchsorted(came, frame.seq, "right")
+        self.heard += len(came)
+        return frame.with_columns({"heard": Column(heard)})
+
+    def snapshot(self) -> State:
+        return {"heard": self.heard}
+
+    def restore(self, state: State) -> None:
+        self.heard = state["heard"]
 
 
 class Batch(Settings, kw_only=True, frozen=True):
