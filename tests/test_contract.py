@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib.util
 import textwrap
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,21 @@ OPERATORS = registry.types("operator")
 
 def examples_of(type_: str) -> list[dict[str, Any]]:
     """`EXAMPLES` of an operator's own test: settings by which all that it can do is tried, over the fields of `READINGS`."""
+    found: list[dict[str, Any]] = _own_test(type_).EXAMPLES
+    return found
+
+
+def sides_of(type_: str, example: Mapping[str, Any]) -> dict[str, Schema]:
+    """The further streams that an example names. `SIDES` in the operator's own test are their schemas; else the input's."""
+    cls, _ = registry.find("operator", type_)
+    schemas: dict[str, Schema] = getattr(_own_test(type_), "SIDES", {})
+    named = [example.get(setting, ()) for setting in cls.sides]
+    streams = [stream for one in named for stream in ([one] if isinstance(one, str) else one)]
+    return {stream: schemas.get(stream, READINGS) for stream in streams}
+
+
+@cache
+def _own_test(type_: str) -> Any:
     file = Path(__file__).parent / "operators" / f"test_{type_}.py"
     assert file.exists(), f"{type_} has no test: write {file.name}, with EXAMPLES for the contract"
     spec = importlib.util.spec_from_file_location(f"contract_{type_}", file)
@@ -53,8 +70,7 @@ def examples_of(type_: str) -> list[dict[str, Any]]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found: list[dict[str, Any]] = module.EXAMPLES
-    return found
+    return module
 
 
 CASES = [
@@ -68,11 +84,12 @@ CASES = [
 def test_no_cut_and_no_restart_changes_a_row(type_: str, example: dict[str, Any]) -> None:
     """The same rows bit for bit, of each output; and all else that `run` watches over."""
     cls, _ = registry.find("operator", type_)
+    sides = sides_of(type_, example)
 
     @settings(max_examples=40, deadline=None)
-    @given(streams(READINGS, max_size=15), st.integers(0, 3))
+    @given(streams(READINGS, max_size=15, sides=sides), st.integers(0, 3))
     def holds(stream: Stream, disorder: int) -> None:
-        run(cls, example, stream, schema=READINGS, disorder=disorder)
+        run(cls, example, stream, schema=READINGS, sides=sides, disorder=disorder)
 
     holds()
 
@@ -87,10 +104,12 @@ def test_the_docstring_has_an_example_that_runs(type_: str) -> None:
         for name, table in tomllib.loads(text)["operators"].items():
             assert table.pop("type") == type_
             assert table.pop("input", None) or table.pop("inputs"), "an operator has an input"
-            _, problems = make(cls, table, DOCUMENTED, name=name)
+            sides: dict[str, Schema] = getattr(_own_test(type_), "SIDES", {})
+            _, problems = make(cls, table, DOCUMENTED, name=name, sides=sides)
             assert not problems
             reading = {"key": "a", "temperature": 31.0, "humidity": None, "celsius": 20.0, "door": True}
-            run(cls, table, [{**reading, "time": second} for second in (0, 5, 30)], schema=DOCUMENTED, name=name)
+            stream = [{**reading, "time": second} for second in (0, 5, 30)]
+            run(cls, table, stream, schema=DOCUMENTED, sides=sides, name=name)
 
 
 def _toml_of(doc: str) -> list[str]:
