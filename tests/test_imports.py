@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 # From the top. A file of `pipeline/` that stands nowhere here is of the lowest layer: what components are made of.
 LAYERS: list[tuple[str, tuple[str, ...]]] = [
     ("the command and the test kit", ("pipeline.command", "pipeline.testing")),
+    ("the engine on virtual time", ("pipeline.trial",)),
     (
         "the engine",
         (

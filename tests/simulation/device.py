@@ -25,10 +25,10 @@ from pipeline.journal import history, outbox, state
 from pipeline.journal.commit import RETRY_S, Done, Store, Work
 from pipeline.journal.files import Files
 from pipeline.run import Pipeline
+from pipeline.trial.loop import SECOND, LoopClock, VirtualLoop
 from tests.peer import ms
 from tests.simulation import broker, oracle, world
 from tests.simulation.disk import Cut, Disk, SimulatedFiles, SimulatedVFS
-from tests.simulation.loop import SECOND, LoopClock, VirtualLoop
 
 STARTED = 1_790_000_000 * SECOND
 

@@ -17,7 +17,7 @@ from pipeline.component import Receipt
 from pipeline.web import HttpProblem
 
 if TYPE_CHECKING:
-    from tests.simulation.loop import VirtualLoop
+    from pipeline.trial.loop import VirtualLoop
 
 Reading = dict[str, Any]
 
