@@ -275,6 +275,10 @@ class Inbox(Protocol):
         """Take it, waiting for room."""
         ...
 
+    async def taken(self) -> None:
+        """Wait until all that was put here is in a step."""
+        ...
+
     def end(self) -> None:
         """Nothing more will come (a file at its end)."""
         ...

@@ -20,9 +20,9 @@ import apsw
 
 from pipeline.clock import ArrivalClock
 from pipeline.component import Receipt
-from pipeline.frame import NEVER, NO_PROGRESS, Frame, decode
+from pipeline.frame import NEVER, NO_PROGRESS, Frame, Progress, decode, empty
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order
-from pipeline.intake import Arrived, Intake, Tick, number, payloads_of, refused_frame
+from pipeline.intake import Arrived, Intake, Tick, number, numbers_of, payloads_of, refused_frame, runs
 from pipeline.journal import state
 from pipeline.latest import Latest
 from pipeline.letters import FAILED, NOTHING, Replay, failures, refusals
@@ -76,6 +76,8 @@ class Engine:
         self.stamped = graph.reached_from(  # streams that are dated by this device's clock
             n for n, node in config.nodes.items() if node.kind == "source" and not getattr(node.settings, "time", None)
         )
+        operators = [name for name, node in config.nodes.items() if node.kind == "operator"]
+        self.read_by_operators = {stream for name in operators for stream in graph.inputs.get(name, ())}
         self.known_keys = len(graph.keys)  # how many are in the database, or on their way there
         self.steps_since = self.bytes_since = 0  # the last checkpoint
         self.checkpoint_at = self.committed_at = self.now = clock.monotonic()
@@ -288,8 +290,10 @@ class Engine:
         if position is not None:
             part.start, part.end = intake.position, position
             intake.position = writes.positions[intake.name] = position
-        if intake.source.replayable and not whole:
+        # What is dated by its arrival cannot be read again: it would get another time.
+        if intake.source.replayable and intake.name not in self.stamped and not whole:
             part.read = True
+            part.runs = runs(frame.seq)
         elif len(frame):
             writes.journal[intake.name] = frame
             self.bytes_since += frame_bytes(frame)
@@ -304,7 +308,11 @@ class Engine:
         intake.refused += len(arrived.refused)
         writes.letters += refusals(intake.name, intake.source, arrived, arrived.refused, frame.clock)
         seq = int(frame.seq[0]) if len(frame) else frame.progress.next_seq
-        return refused_frame(schema, arrived, self.graph.keys, seq, frame.progress)
+        refused = refused_frame(schema, arrived, self.graph.keys, seq, frame.progress)
+        if f"{intake.name}.invalid" in self.read_by_operators:
+            writes.journal[f"{intake.name}.invalid"] = refused
+            self.bytes_since += frame_bytes(refused)
+        return refused
 
     def _push(self, frames: dict[str, Frame], writes: Writes, replay: Replay) -> None:
         keys = self.graph.keys.names
@@ -424,14 +432,12 @@ class Engine:
     def replay(self, step: int, entry: state.Entry, db: apsw.Connection) -> None:
         """Push a step of the journal again. What comes out was committed with it and is thrown away."""
         frames: dict[str, Frame] = {}
-        writes = Writes(self.files, step, entry)
         self.arrivals.last = entry.stamp or self.arrivals.last
         for name, intake in self.intakes.items():
             part = entry.parts.get(name) or state.Part(watermark=intake.watermark, quiet=intake.quiet)
             tick = Tick(entry.clock, entry.first_seq, part.watermark, part.quiet, part.ended)
-            frame, arrived = self._again(intake, part, tick, db)
-            frames[name] = frame
-            frames[f"{name}.invalid"] = self._refused(intake, arrived, frame, writes)
+            frames[name] = frame = self._again(intake, part, tick, db)
+            frames[f"{name}.invalid"] = self._refused_again(intake, part, frame.progress, db)
         injected = {node: decode(state.frame_bytes(db, id_), NO_PROGRESS) for node, id_ in entry.injected}
         came = frames | {stream: frame for _, stream, frame in self.graph.push(frames, injected)}
         self._show(came)
@@ -444,16 +450,27 @@ class Engine:
         """The files that sinks write, each with its header."""
         return [file for sink in self.graph.sinks.values() for file in sink.files()]
 
-    def _again(self, intake: Intake, part: state.Part, tick: Tick, db: apsw.Connection) -> tuple[Frame, Arrived | None]:
+    def _again(self, intake: Intake, part: state.Part, tick: Tick, db: apsw.Connection) -> Frame:
         if part.read:
             payloads = payloads_of(intake.source.reread(part.start, part.end))
             arrived = intake.decode(payloads, self.graph.keys, tick.clock, self._latest(tick.clock))
-            (seq,) = number([arrived], tick.next_seq - len(arrived.time))
-            return intake.frame(arrived, seq, self.settings.disorder, tick), arrived
+            if part.runs is None:  # written by 0.1.0.dev: a step held the readings of this source alone
+                part.runs = [(tick.next_seq - len(arrived.time), len(arrived.time))]
+            seq = numbers_of(part.runs)
+            if len(seq) != len(arrived.time):
+                raise ValueError(
+                    f"{intake.name}: {len(arrived.time)} readings where there were {len(seq)}: it was changed"
+                )
+            return intake.frame(arrived, seq, self.settings.disorder, tick)
         if part.frame is None:
-            return intake.nothing(tick), None
+            return intake.nothing(tick)
         stored = decode(state.frame_bytes(db, part.frame), NO_PROGRESS)
-        return intake.again(stored, self.settings.disorder, tick), None
+        return intake.again(stored, self.settings.disorder, tick)
+
+    def _refused_again(self, intake: Intake, part: state.Part, progress: Progress, db: apsw.Connection) -> Frame:
+        if part.refused is None:
+            return empty(self.graph.streams[f"{intake.name}.invalid"], progress)
+        return decode(state.frame_bytes(db, part.refused), progress)
 
     def snapshot(self) -> dict[str, Any]:
         """The state of everything, by node; `.engine` (no name of a node) is its own."""

@@ -329,6 +329,7 @@ class KeyTable(dict[Any, int]):
         super().__init__()
         self.names: list[str] = []
         self.limit = limit
+        self._whole: int | None = None
         self._ranks = np.empty(0, np.int64)
         self.load(names)
 
@@ -357,16 +358,21 @@ class KeyTable(dict[Any, int]):
         return f"the key is empty or longer than {MAX_KEY} characters"
 
     def whole(self) -> int:
-        """The code of the one group of a stream without a key: that of the empty text, which no reading can have."""
-        code = self.get("")
-        return self._add("") if code is None else code
+        """The code of the one group of a stream without a key. Its text is empty, and cannot be looked up: no reading has it."""
+        if self._whole is None:
+            self._whole = len(self.names)
+            self.names.append("")
+        return self._whole
 
     def load(self, names: Iterable[str]) -> None:
         """Take in a saved table; only into an empty one, so that codes stay what they were."""
         if self.names:
             raise ValueError("this key table has keys already")
         for name in names:
-            self._add(name)
+            if name:
+                self._add(name)
+            else:
+                self.whole()
 
     def codes(self, names: Sequence[str | int] | NDArray[np.int32]) -> NDArray[np.int32]:
         """The code of each name; new names are added while there is room. What has been looked up already is left as it is."""

@@ -123,6 +123,12 @@ class BoundedInbox:
             await self._room.wait()
         self.offer(payload)
 
+    async def taken(self) -> None:
+        """Wait until nothing waits."""
+        while self._waiting:
+            self._room.clear()
+            await self._room.wait()
+
     def end(self) -> None:
         """Nothing more will come."""
         self.ended = True

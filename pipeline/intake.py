@@ -187,6 +187,20 @@ def number(all_arrived: Sequence[Arrived], first: int) -> list[Ints]:
     return numbers
 
 
+def runs(seq: Ints) -> list[tuple[int, int]]:
+    """Arrival numbers as few words: the first of each unbroken run, and its length."""
+    starts = np.flatnonzero(np.diff(seq, prepend=-2) != 1)
+    lengths = np.diff(starts, append=len(seq))
+    return list(zip(seq[starts].tolist(), lengths.tolist(), strict=True))
+
+
+def numbers_of(runs: Sequence[tuple[int, int]]) -> Ints:
+    """The arrival numbers that `runs` was given."""
+    if not runs:
+        return np.empty(0, np.int64)
+    return np.concatenate([np.arange(first, first + n, dtype=np.int64) for first, n in runs])
+
+
 def refused_frame(schema: Schema, arrived: Arrived, keys: KeyTable, seq: int, progress: Progress) -> Frame:
     """The rows of `SOURCE.invalid`: one for each reading refused, dated by its arrival."""
     if not arrived.refused:

@@ -23,7 +23,8 @@ class Writes:
         self.files = files
         self.step = step
         self.entry = entry
-        self.journal: dict[str, Frame] = {}  # live sources' Frames
+        self.journal: dict[str, Frame] = {}  # by stream: what cannot be read again
+
         self.history: dict[str, Frame] = {}
         self.appends: list[tuple[Path, bytes, bytes]] = []
         self.outbox: list[tuple[str, str, Frame, bool]] = []
@@ -52,7 +53,12 @@ class Writes:
             state.add_keys(db, first, names)
         for name, frame in self.journal.items():
             kept = self.history.get(name) is frame
-            self.entry.parts[name].frame = self._put(db, name, frame, journal=True, history=kept)
+            id_ = self._put(db, name, frame, journal=True, history=kept)
+            source, _, output = name.partition(".")
+            if output:
+                self.entry.parts[source].refused = id_
+            else:
+                self.entry.parts[source].frame = id_
         self.entry.injected = [
             (node, self._put(db, node, frame, journal=True, history=False)) for node, frame in self.injected.items()
         ]

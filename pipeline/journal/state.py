@@ -65,6 +65,10 @@ class Part(msgspec.Struct, array_like=True):
     watermark: int = 0  # after the tick
     quiet: bool = False
     ended: bool = False
+    runs: list[tuple[int, int]] | None = (
+        None  # of what is to be read again: arrival number of the first of so many readings
+    )
+    refused: int | None = None  # id in `frames` of the rows of SOURCE.invalid, where an operator reads them
 
 
 class Entry(msgspec.Struct, array_like=True):

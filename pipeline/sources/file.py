@@ -6,13 +6,13 @@ import asyncio
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from pipeline.component import Decoded, Inbox, Payload, ReadingSettings, Refused, SourceContext
 from pipeline.reading import CodecSource
+from pipeline.trail import Place, Trail
 
 CHUNK = 1_000_000  # bytes read at a time: a Frame of some ten thousand readings
 MAX_LINE = 1_000_000  # a longer line is not a reading; it is refused, not held in memory
@@ -37,7 +37,9 @@ class File(CodecSource):
 
     A pattern stands for all files that it matches, in the order of their names. At the end of the last one every window
     closes, and the pipeline ends if it has no other source. A restart goes on behind the last line that is durable.
-    `follow = true` waits for more, over truncation and rotation; the last line counts once its end is there.
+    `follow = true` waits for more; the last line counts once its end is there. A file that was rotated, also while the
+    pipeline was down, is read to its end first, if it still lies beside the new one and is not packed; so is the copy of
+    one that was truncated.
     `speed = 1.0` replays at the pace of the event times, 2.0 twice as fast; absent, as fast as it can.
     A file that is read to its end must not be changed before then: after a crash a part of it is read again.
     """
@@ -67,6 +69,7 @@ class File(CodecSource):
         first = files.index(at["file"]) if at["file"] in files else 0
         pace = _Pace(self.settings.speed)
         for i in range(first, len(files)):
+            await inbox.taken()  # one step never spans two files: `reread` is told where it began and where it ended
             offset = at["offset"] if i == first and files[i] == at["file"] else 0
             # Reading a regular file in the loop costs less than handing it to a thread: it is in the page cache, or
             # the disk has to be waited for anyway.
@@ -142,42 +145,42 @@ class File(CodecSource):
     def progress(self) -> tuple[int, int] | None:
         return None if self.live else (self.done, self.total)
 
-    # --- following ---
-
     async def _follow(self, inbox: Inbox, position: Any) -> None:
-        inode, offset = (position["inode"], position["offset"]) if position else (None, 0)
+        trail = Trail(self.pattern)
+        place = Place(**position) if position else None
         while True:
-            try:
-                with open(self.pattern, "rb", buffering=0) as handle:
-                    found = os.fstat(handle.fileno())
-                    if inode is not None and found.st_ino != inode:
-                        offset = 0
-                    inode = found.st_ino
-                    offset = await self._tail(handle, inode, offset, inbox)
-            except FileNotFoundError:
-                pass  # it comes later, or is just being rotated
-            await asyncio.sleep(POLL_S)
-
-    async def _tail(self, handle: Any, inode: int, offset: int, inbox: Inbox) -> int:
-        """Whole lines as they are written, until the file at this path is another one; how far it was read."""
-        header = self._header(handle)
-        while True:
-            if os.fstat(handle.fileno()).st_size < offset:
-                offset = 0  # truncated: it begins again
-            offset = max(offset, len(header))
-            handle.seek(offset)
-            data = handle.read(CHUNK)
-            cut = data.rfind(b"\n") + 1
-            if cut or len(data) >= CHUNK:
-                cut = cut or len(data)
-                offset += cut
-                position = {"inode": inode, "offset": offset}
-                await inbox.put(Payload(header + data[:cut] if header else data[:cut], cut, position))
-                await asyncio.sleep(0)
+            # The file stays open while it is read: what is written to it after it was renamed is found all the same.
+            if (opened := trail.open(place)) is None:
+                await asyncio.sleep(POLL_S)  # it comes later, or is just being rotated
                 continue
-            if not Path(self.pattern).exists() or os.stat(self.pattern).st_ino != inode:
-                return offset
-            await asyncio.sleep(POLL_S)
+            handle, place = opened
+            with handle:
+                place = await self._tail(handle, place, trail, inbox)
+
+    async def _tail(self, handle: BinaryIO, place: Place, trail: Trail, inbox: Inbox) -> Place:
+        """Whole lines as they are written, until the file is done with; where to go on."""
+        header, last_look = b"", False
+        while place.is_in(handle):
+            if not place.offset:
+                header = self._header(handle)
+                place = place.moved(handle, len(header) if header.endswith(b"\n") else 0)
+            handle.seek(place.offset)
+            data = handle.read(CHUNK)
+            cut = data.rfind(b"\n") + 1 or (len(data) if len(data) >= CHUNK else 0)
+            if not cut and last_look:
+                cut = len(data)  # nobody will end this line
+            if cut:
+                header = header or self._header(handle)
+                place = place.moved(handle, place.offset + cut)
+                await inbox.put(Payload(header + data[:cut] if header else data[:cut], cut, place._asdict()))
+                await asyncio.sleep(0)
+            elif last_look:
+                return trail.after(handle) or place
+            elif trail.after(handle) is not None:
+                last_look = True  # once more: a line may have come between the last look and the rotation
+            else:
+                await asyncio.sleep(POLL_S)
+        return place
 
 
 def _only_blank(payloads: Sequence[Payload], refused: Refused) -> bool:

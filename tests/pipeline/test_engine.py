@@ -31,7 +31,7 @@ from pipeline.frame import SECOND, Field, Frame, KeyTable, Schema, column
 from pipeline.graph import Graph
 from pipeline.inbox import INBOX_PAYLOADS
 from pipeline.journal import dead, state
-from pipeline.journal.commit import Store
+from pipeline.journal.commit import StateInUse, Store
 from pipeline.nodes import Node
 from pipeline.recovery import recover
 
@@ -61,6 +61,36 @@ class Pushed(Source):
         )
 
 
+class Recorded(Pushed):
+    """The same, from a record that can be read again."""
+
+    replayable = True
+    record: ClassVar[dict[str, list[Payload]]] = {}
+
+    def reread(self, start: Any, end: Any) -> list[Payload]:
+        payloads = self.record[self.context.name][start or 0 : end]
+        # Cut otherwise than it came, without times of arrival: as a file is read again.
+        return [Payload([row for p in payloads for row in p.data], 0)]
+
+
+class Refusals(Operator):
+    """The reasons in order, with their times."""
+
+    def __init__(self, settings: Settings, context: OperatorContext) -> None:
+        super().__init__(settings, context)
+        self.came: list[Any] = []
+
+    def on_frame(self, frame: Frame) -> Frame:
+        self.came += zip(frame.time.tolist(), frame.seq.tolist(), frame["raw"].tolist(), strict=True)
+        return frame
+
+    def snapshot(self) -> Any:
+        return {"came": list(self.came)}
+
+    def restore(self, state: Any) -> None:
+        self.came = [tuple(one) for one in state["came"]]
+
+
 class Total(Operator):
     """The running total of each key; 13 is not to its liking. Due at the watermark of 100 s."""
 
@@ -68,12 +98,14 @@ class Total(Operator):
         super().__init__(settings, context)
         self.total = context.per_key("total", [("total", "float")])
         self.reached: list[int] = []
+        self.order: list[tuple[int, float]] = []
 
     def on_frame(self, frame: Frame) -> Frame:
         if (frame["value"].values == 13).any():
             raise ValueError("13")
         np.add.at(self.total.data["total"], frame.key, frame["value"].values)
         self.reached.append(frame.watermark)
+        self.order += zip(frame.seq.tolist(), frame["value"].tolist(), strict=True)
         return frame
 
     def due(self) -> int | None:
@@ -82,6 +114,10 @@ class Total(Operator):
     def totals(self) -> dict[str, float]:
         names = self.context.keys.names
         return {name: float(self.total.data["total"][code]) for code, name in enumerate(names) if name}
+
+
+class Timed(Settings, frozen=True):
+    time: str | None = None
 
 
 class Kept(Sink):
@@ -96,12 +132,22 @@ class Rig:
 
     configs: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, folder: Path, *, sources: Sequence[str] = ("in",), text: str = "one", **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        sources: Sequence[str] = ("in",),
+        component: type[Source] = Pushed,
+        text: str = "one",
+        time: str | None = None,
+        **settings: Any,
+    ) -> None:
         def node(name: str, kind: str, component: type, inputs: Sequence[str] = ()) -> Node:
-            return Node(name, kind, "t", tuple(inputs), Settings(), component, (kind, name))
+            return Node(name, kind, "t", tuple(inputs), Timed(time=time), component, (kind, name))
 
-        nodes = [node(s, "source", Pushed) for s in sources]
+        nodes = [node(s, "source", component) for s in sources]
         nodes += [node("total", "operator", Total, sources), node("kept", "sink", Kept, ["total"])]
+        nodes += [node("refusals", "operator", Refusals, [f"{s}.invalid" for s in sources])]
         pipeline = {"name": "p", "state": folder, "durability": "process", "commit": 0, "disorder": 0}
         pipeline |= {"idle": 10 * SECOND, "max_future": 60 * SECOND, "max_keys": 5} | settings
         self.config: Any = SimpleNamespace(path=folder / "pipeline.toml", text=text, nodes={n.name: n for n in nodes})
@@ -140,6 +186,11 @@ class Rig:
     def totals(self) -> dict[str, float]:
         assert isinstance(self.total, Total)
         return self.total.totals()
+
+    def refusals(self) -> list[Any]:
+        refusals = self.engine.graph.edges["refusals"].operator
+        assert isinstance(refusals, Refusals)
+        return refusals.came
 
     async def recorded(self) -> int:
         return await self.store.read(
@@ -200,6 +251,57 @@ async def test_a_crash_is_a_rollback(rig: Make) -> None:
     assert await again.recorded() == 4
     await again.step([("a", 5, 16.0)])
     assert again.totals()["a"] == 21.0
+
+
+@pytest.mark.parametrize("component", [Pushed, Recorded])
+@pytest.mark.parametrize("dated", [True, False])
+async def test_what_was_refused_is_replayed_as_well(
+    rig: Make, component: type[Source], dated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator over SOURCE.invalid has after a crash what it had before, times included, of live sources and of files."""
+    Recorded.record = {"in": []}
+    r = rig(component=component, time="t" if dated else None)
+    for at, rows in enumerate([[("a", 1, -1), ("a", 2, 1.0)], [("b", 3, -1)], [("a", 4, 2.0)]], start=1):
+        Recorded.record["in"].append(payload := Payload(rows, 10, position=at))
+        r.clock.advance(SECOND)
+        assert r.engine.intakes["in"].inbox.offer(payload)
+        await r.step()
+    before, snapshot = r.refusals(), state.pack(r.engine.snapshot())
+    assert [raw for _, _, raw in before] == ["('a', 1, -1)", "('b', 3, -1)"]
+    r.crash()
+    again = rig(component=component, time="t" if dated else None)
+    assert again.refusals() == before
+    assert state.pack(again.engine.snapshot()) == snapshot
+
+
+async def test_two_files_in_one_step_are_read_again_in_the_order_in_which_they_came(rig: Make) -> None:
+    """Their readings have the numbers that they had, so a node below both sees them in the same order."""
+    Recorded.record = {"one": [], "two": []}
+    r = rig(component=Recorded, sources=("one", "two"), time="t")
+    for name, value in (("one", 1.0), ("two", 2.0), ("two", 3.0), ("one", 4.0), ("two", -1), ("one", 5.0)):
+        done = Recorded.record[name]
+        done.append(payload := Payload([("a", len(done), value)], 10, position=len(done) + 1))
+        assert r.engine.intakes[name].inbox.offer(payload)
+    await r.step()
+    assert isinstance(r.total, Total)
+    before, snapshot = r.total.order, state.pack(r.engine.snapshot())
+    assert [value for _, value in before] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    r.crash()
+    again = rig(component=Recorded, sources=("one", "two"), time="t")
+    assert isinstance(again.total, Total)
+    assert again.total.order == before
+    assert state.pack(again.engine.snapshot()) == snapshot
+
+
+async def test_a_file_that_was_changed_under_the_journal_is_told(rig: Make) -> None:
+    Recorded.record = {"in": [Payload([("a", 1, 1.0)], 10, position=1)]}
+    r = rig(component=Recorded, time="t")
+    assert r.engine.intakes["in"].inbox.offer(Recorded.record["in"][0])
+    await r.step()
+    r.crash()
+    Recorded.record["in"][0] = Payload([("a", 1, 1.0), ("a", 1, 2.0)], 10, position=1)
+    with pytest.raises(StateInUse, match="in: 2 readings where there were 1"):
+        rig(component=Recorded, time="t")
 
 
 async def test_a_row_that_raises_costs_only_itself(rig: Make) -> None:
@@ -312,7 +414,7 @@ async def test_a_changed_file_keeps_the_state_of_what_is_the_same(rig: Make) -> 
     assert again.totals() == {"a": 1.0}
     again.crash()
     third = rig(text="three", sources=("in", "new"))
-    assert third.plan == ["new: new", "total: changed: starts anew"]
+    assert third.plan == ["new: new", "refusals: changed: starts anew", "total: changed: starts anew"]
     assert third.totals() == {"a": 0.0}
     assert third.engine.intakes["in"].newest == SECOND
 

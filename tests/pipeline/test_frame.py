@@ -339,6 +339,9 @@ def test_a_key_that_nobody_means_is_refused() -> None:
     assert keys.codes(["", "x" * (MAX_KEY + 1), "x" * MAX_KEY]).tolist() == [UNFIT, UNFIT, 0]
     assert keys.whole() == keys.whole() == 1
     assert keys.names == ["x" * MAX_KEY, ""]
+    assert keys.codes(["", "a"]).tolist() == [UNFIT, 2]  # and no reading gets into it by its text
+    assert KeyTable(keys.names).codes(["", "a"]).tolist() == [UNFIT, 2]
+    assert KeyTable(keys.names).whole() == 1
 
 
 @given(st.lists(st.lists(st.text(min_size=1, max_size=3)), max_size=4))

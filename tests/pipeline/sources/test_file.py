@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ class Taken(Inbox):
 
     async def put(self, payload: Payload) -> None:
         self.offer(payload)
+
+    async def taken(self) -> None:
+        pass
 
     def end(self) -> None:
         self.ended = True
@@ -152,6 +157,145 @@ async def test_following(tmp_path: Path) -> None:
     task = asyncio.create_task(made.run(inbox, position))
     await until(6)
     task.cancel()
+
+
+class Log:
+    """A file that a program writes to and that is rotated, and the source that follows it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "in.ndjson"
+        self.inbox = Taken()
+        self.written: list[int] = []
+        self.task: asyncio.Task[None] | None = None
+        self.made = source(folder, follow=True)
+
+    def write(self, n: int = 1) -> None:
+        new = range(len(self.written), len(self.written) + n)
+        self.written += new
+        with self.path.open("a") as out:
+            out.write(lines(*new))
+
+    def rotate(self) -> None:
+        """As logrotate does: .1 becomes .2, and the file .1."""
+        for i in range(99, 0, -1):
+            if (older := self.folder / f"in.ndjson.{i}").exists():
+                older.rename(self.folder / f"in.ndjson.{i + 1}")
+        if self.path.exists():
+            self.path.rename(self.folder / "in.ndjson.1")
+
+    def copy_and_truncate(self, name: str) -> None:
+        (self.folder / name).write_bytes(self.path.read_bytes())
+        self.path.write_text("")
+
+    def start(self) -> None:
+        position = self.inbox.payloads[-1].position if self.inbox.payloads else None
+        self.task = asyncio.create_task(self.made.run(self.inbox, position))
+
+    async def stop(self) -> None:
+        assert self.task is not None
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+    async def all_read(self) -> None:
+        for _ in range(400):
+            if len(values(self.made, self.inbox.payloads)) >= len(self.written):
+                break
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.02)
+        assert values(self.made, self.inbox.payloads) == self.written
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[Log]:
+    made = Log(tmp_path)
+    made.write(5)
+    made.start()
+    await made.all_read()
+    yield made
+    if made.task is not None:
+        await made.stop()
+
+
+async def test_what_was_rotated_away_while_it_was_down_is_read_first(log: Log) -> None:
+    """Each line once, in order: of the file that it had read, of one that came and went meanwhile, of the new one."""
+    await log.stop()
+    for _ in range(3):
+        log.write(4)
+        log.rotate()
+    log.write(2)
+    log.start()
+    await log.all_read()
+
+
+async def test_who_writes_may_keep_the_old_file_open_for_a_while(log: Log) -> None:
+    """Lines that come to it after it was renamed, even once there is a new and empty one, are not lost."""
+    with log.path.open("a") as still_open:
+        log.rotate()
+        await asyncio.sleep(0.03)
+        log.path.write_text("")
+        still_open.write(lines(5, 6))
+        log.written += [5, 6]
+    await log.all_read()
+    log.write(3)
+    await log.all_read()
+
+
+@pytest.mark.parametrize("down", [True, False])
+async def test_the_copy_of_a_truncated_file_is_read_to_its_end(log: Log, down: bool) -> None:
+    """Also where the file has grown beyond its old size since, so that its size says nothing."""
+    if down:
+        await log.stop()
+    log.write(2)
+    log.copy_and_truncate("in-20260131.ndjson")
+    log.write(40)
+    if down:
+        log.start()
+    await log.all_read()
+
+
+async def test_other_files_beside_it_are_left_alone(log: Log) -> None:
+    await log.stop()
+    for name in ("in.ndjson.bak", "in2.ndjson", "other.ndjson.1", "in-errors.ndjson"):
+        (log.folder / name).write_text(lines(77))
+    log.rotate()
+    log.write(1)
+    log.start()
+    await log.all_read()
+
+
+async def test_what_is_gone_is_told(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    """Deleted or packed while it was down: it goes on with the new file, from its beginning."""
+    await log.stop()
+    log.path.unlink()
+    log.written.clear()
+    log.inbox.payloads[:-1] = []
+    (log.folder / "in.ndjson").write_text(lines(*range(100, 160)))
+    log.start()
+    await asyncio.sleep(0.05)
+    assert values(log.made, log.inbox.payloads)[-60:] == list(range(100, 160))
+    assert "is gone, and what came after in it" in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_each_line_once_whatever_happens_to_the_file(log: Log, seed: int) -> None:
+    """Writing, rotation and restarts in any order."""
+    chance = random.Random(seed)
+    for _ in range(25):
+        match chance.randrange(5):
+            case 0:
+                log.rotate()
+            case 1:
+                await log.stop()
+                for _ in range(chance.randrange(3)):
+                    log.write(chance.randrange(4))
+                    log.rotate()
+                log.start()
+            case 2:
+                await asyncio.sleep(chance.random() * 0.02)
+            case _:
+                log.write(chance.randrange(1, 5))
+    await log.all_read()
 
 
 async def test_the_pace_of_the_event_times(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ async def test_samples_become_readings(tmp_path: Path) -> None:
         def offer(self, payload: Payload) -> bool:
             return True
 
+        async def taken(self) -> None: ...
+
         def end(self) -> None: ...
 
     task = asyncio.create_task(host.run(Taken(), None))

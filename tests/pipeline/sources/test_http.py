@@ -60,6 +60,9 @@ class Engine:
     async def put(self, payload: Payload) -> None:
         raise AssertionError("a request does not wait for room")
 
+    async def taken(self) -> None:
+        raise AssertionError("nor for what was put before")
+
     def end(self) -> None:
         raise AssertionError("there may always be another request")
 
