@@ -39,6 +39,10 @@ READINGS = Schema("id", {"value": Field("float")})
 Rows = list[tuple[str, int, float]]  # key, seconds, value
 
 
+class Timed(Settings, frozen=True):
+    time: str | None = None
+
+
 class Pushed(Source):
     """What the test offers; a value of -1 is refused."""
 
@@ -66,6 +70,14 @@ class Recorded(Pushed):
 
     replayable = True
     record: ClassVar[dict[str, list[Payload]]] = {}
+
+    def __init__(self, settings: Timed, context: SourceContext) -> None:
+        super().__init__(settings, context)
+        self.dated = settings.time is not None
+
+    def decode(self, payloads: Sequence[Payload]) -> Decoded:
+        decoded = super().decode(payloads)
+        return decoded if self.dated else decoded._replace(times=None)
 
     def reread(self, start: Any, end: Any) -> list[Payload]:
         payloads = self.record[self.context.name][start or 0 : end]
@@ -114,10 +126,6 @@ class Total(Operator):
     def totals(self) -> dict[str, float]:
         names = self.context.keys.names
         return {name: float(self.total.data["total"][code]) for code, name in enumerate(names) if name}
-
-
-class Timed(Settings, frozen=True):
-    time: str | None = None
 
 
 class Kept(Sink):
