@@ -271,8 +271,8 @@ async def test_what_was_refused_is_replayed_as_well(
     r = rig(component=component, time="t" if dated else None)
     for at, rows in enumerate([[("a", 1, -1), ("a", 2, 1.0)], [("b", 3, -1)], [("a", 4, 2.0)]], start=1):
         Recorded.record["in"].append(payload := Payload(rows, 10, position=at))
-        r.clock.advance(SECOND)
         assert r.engine.intakes["in"].inbox.offer(payload)
+        r.clock.advance(SECOND)  # the step comes later than the payload
         await r.step()
     before, snapshot = r.refusals(), state.pack(r.engine.snapshot())
     assert [raw for _, _, raw in before] == ["('a', 1, -1)", "('b', 3, -1)"]
