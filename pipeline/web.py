@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from pipeline.component import Services
 
 BODY_S = 60.0  # a body must have arrived whole by then: 1 MB on a line of 20 kB/s takes 50 s
+# Large bodies whose end has not come yet, of all connections together: 500 clients that stop in the middle of one must not
+# fill the memory. One that is small is always taken, or they would keep everyone else out.
+MOST_ON_THEIR_WAY = 32_000_000  # bytes
+SMALL_BODY = 64_000
 _ENCODINGS = {"", "identity", "gzip", "deflate"}  # of a body; aiohttp undoes these
 
 
@@ -63,7 +67,7 @@ def encoded(body: bytes, status: int = 200) -> web.Response:
 
 async def read_body(request: web.Request, limit: int, within_s: float = BODY_S) -> bytes:
     """The whole body, unpacked. HttpProblem: 413 beyond `limit` bytes, 415 if packed in a way that is not known,
-    400 if it was cut off or is not what it says, 408 if it does not come."""
+    400 if it was cut off or is not what it says, 408 if it does not come, 503 if too much is on its way already."""
     if request.headers.get("Content-Encoding", "").lower() not in _ENCODINGS:
         raise HttpProblem(415, "a body is gzip, deflate or plain", {"Accept-Encoding": "gzip, deflate"})
     if (request.content_length or 0) > limit:
@@ -78,13 +82,28 @@ async def read_body(request: web.Request, limit: int, within_s: float = BODY_S) 
     return body
 
 
+class _OnTheirWay:
+    """Bytes of large bodies that are held while they come, of all requests of this process."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def add(self, size: int) -> None:
+        if self.bytes + size > MOST_ON_THEIR_WAY:
+            raise HttpProblem(503, "too many large bodies are on their way", {"Retry-After": "5"})
+        self.bytes += size
+
+
+_on_their_way = _OnTheirWay()
+
+
 async def _arriving(content: StreamReader, limit: int, within_s: float) -> bytes:
     from aiohttp import ClientError
     from aiohttp.http_exceptions import HttpProcessingError
     from aiohttp.web import RequestPayloadError
 
     parts = []
-    size = 0
+    size = counted = 0
     try:
         async with asyncio.timeout(within_s):
             while part := await content.readany():
@@ -92,10 +111,15 @@ async def _arriving(content: StreamReader, limit: int, within_s: float) -> bytes
                 size += len(part)
                 if size > limit:
                     raise _too_large(limit)
+                if size > SMALL_BODY:
+                    _on_their_way.add(size - counted)
+                    counted = size
     except TimeoutError:
         raise HttpProblem(408, f"the body did not come within {within_s:g} s") from None
     except (RequestPayloadError, ClientError, HttpProcessingError) as error:
         raise HttpProblem(400, f"the body cannot be read: {' '.join(str(error).split())}") from None
+    finally:
+        _on_their_way.bytes -= counted
     return b"".join(parts)
 
 

@@ -216,3 +216,38 @@ async def test_clients_that_stall(tmp_path: Path) -> None:
         assert max(memory.samples) < 300
         for writer in writers:
             writer.close()
+
+
+async def test_large_bodies_that_never_end(tmp_path: Path) -> None:
+    """Together they get no more than a share of the memory; who sends small ones is served meanwhile."""
+    head = b"POST /data HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+    async with running(tmp_path) as (device, http):
+        await asyncio.sleep(0.5)
+        before = device.rss()
+        port = int(device.url.rpartition(":")[2])
+        answers: list[bytes] = []
+
+        async def stall() -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(head + b"[" * 900_000)
+                await writer.drain()
+                answers.append(await reader.read(100))
+            except ConnectionError:
+                answers.append(b"")
+            finally:
+                writer.transport.abort()
+
+        clients = [asyncio.create_task(stall()) for _ in range(200)]
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            if len(answers) > 150:
+                break
+        assert len(answers) > 150
+        async with http.post(device.url + "/data", data=body(0, iter(["s"]), 0)) as answer:
+            assert answer.status == 201
+        assert device.rss() - before < 110  # 200 bodies are 180 MB
+        assert all(answer.startswith(b"HTTP/1.1 503") for answer in answers if answer)
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
