@@ -43,7 +43,7 @@ bench: $(VENV)/dev.stamp ## the reference job, beside a bare loop over its lines
 	$(BIN)/python benchmarks/reference.py $(READINGS)
 
 bench-operators: $(VENV)/dev.stamp ## what each operator costs, into benchmarks/operators.md
-	$(BIN)/python -m benchmarks.operators --write
+	$(BIN)/python -m benchmarks.each_operator --write
 
 torture: $(VENV)/dev.stamp ## kill a real pipeline again and again (KILLS=1000)
 	KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_kill.py

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.operators import (
+from benchmarks.each_operator import (
     GOAL_ROWS,
     KEYS,
     MEASURED,
@@ -27,7 +27,7 @@ from pipeline.frame import KeyTable
 
 
 def test_every_operator_has_a_row() -> None:
-    """What has none is an error that names it: add a Row to ROWS in benchmarks/operators.py."""
+    """What has none is an error that names it: add a Row to ROWS in benchmarks/each_operator.py."""
     assert {row.type for row in chosen([])} == set(registry.types("operator"))
     with pytest.raises(Missing, match="no row for filter"):
         chosen([], [row for row in ROWS if row.type != "filter"])

@@ -1,6 +1,6 @@
 """What each operator costs: µs a reading, by the length of the Frames and the number of keys.
 
-    python -m benchmarks.operators [ROW ...] [--write]
+    python -m benchmarks.each_operator [ROW ...] [--write]
 
 Without rows: all. A row is the name of an operator, or its kind as it stands in `ROWS` ("window tumbling"). `--write`
 puts the tables into operators.md beside this file. Every operator that the registry finds must have a row.
@@ -264,7 +264,7 @@ def report(costs: Costs) -> str:
     lacks = missed(costs)
     goals = "\n".join(f"- {one}" for one in lacks) if lacks else "All are."
     return f"""# What each operator costs
-µs a reading, by `make bench-operators` (how it is measured: benchmarks/operators.py).
+µs a reading, by `make bench-operators` (how it is measured: benchmarks/each_operator.py).
 Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}.
 
 {tables(costs)}
