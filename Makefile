@@ -10,7 +10,7 @@ MINUTES ?= 60
 DAYS ?= 7
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-operators torture soak simulate offline clean
+.PHONY: help run test check format bench bench-operators torture soak simulate offline clean durability
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -41,6 +41,9 @@ format: $(VENV)/dev.stamp ## put the code into its form
 
 bench: $(VENV)/dev.stamp ## the reference job, beside a bare loop over its lines (READINGS=1000000)
 	$(BIN)/python benchmarks/reference.py $(READINGS)
+
+durability: $(VENV)/dev.stamp ## what a commit and a recovery cost here
+	$(BIN)/python benchmarks/durability.py
 
 bench-operators: $(VENV)/dev.stamp ## what each operator costs, into benchmarks/operators.md
 	$(BIN)/python -m benchmarks.each_operator --write

@@ -49,6 +49,35 @@ class ArrivalClock:
         return wall < KNOWN_S * 1_000_000_000 or wall < self.last
 
 
+JUMP_NS = 3_600_000_000_000  # a clock that is further ahead than time has passed was set, or is wrong
+HELD_NS = 3_600_000_000_000  # and must say so for this long before anything is dropped on the strength of it
+
+
+class DroppingClock:
+    """The time by which what is old is dropped: the wall clock's, but a jump ahead counts only after an hour.
+
+    A clock that is set a year ahead by mistake would have the whole history dropped before anyone could set it right.
+    """
+
+    def __init__(self) -> None:
+        self.last: int | None = None  # what it said last; part of the state. None: nothing yet
+        self._at: int | None = None
+        self._jumped_at: int | None = None
+
+    def now(self, wall: int, monotonic: int) -> int:
+        """What time it is; `monotonic` in the same ns."""
+        passed = 0 if self._at is None else monotonic - self._at
+        expected = wall if self.last is None else self.last + passed
+        self._at = monotonic
+        if wall - expected <= JUMP_NS:
+            self._jumped_at = None
+            self.last = wall
+        else:
+            self._jumped_at = monotonic if self._jumped_at is None else self._jumped_at
+            self.last = wall if monotonic - self._jumped_at >= HELD_NS else expected
+        return self.last
+
+
 class VirtualClock:
     """Stands still until told: for tests and replays."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from pipeline.clock import ArrivalClock
+from pipeline.clock import ArrivalClock, DroppingClock
 from pipeline.component import Receipt
 from pipeline.frame import NEVER, NO_PROGRESS, Frame, Progress, decode, empty
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order
@@ -57,6 +57,7 @@ class Engine:
         self.clock = clock
         self.settings = config.pipeline
         self.arrivals = ArrivalClock(clock)
+        self.dropping = DroppingClock()
         self.files = store.files()
         self.number = 0  # of the last step
         self.next_seq = 0
@@ -391,8 +392,8 @@ class Engine:
         await self._idle_writer()
         if self.failed is not None:
             raise self.failed
+        clock = self.dropping.now(self.clock.wall(), self.clock.monotonic())
         step, states = self.number, self.snapshot()
-        clock = self.clock.wall()
         await self.store.write(lambda db: self._write_checkpoint(db, step, states, clock))
         self.steps_since = self.bytes_since = 0
         self.checkpoint_at = self.clock.monotonic()
@@ -404,7 +405,7 @@ class Engine:
     def _prune(self) -> None:
         """Cut the history to its limits between two steps; the next one need not wait for it."""
         self.limits.begun(self.now)
-        clock = self.clock.wall()
+        clock = self.dropping.now(self.clock.wall(), self.clock.monotonic())
 
         def done(_: Any, error: BaseException | None) -> None:
             self.in_flight -= 1
@@ -422,6 +423,7 @@ class Engine:
         own = states.get(".engine", {"next_seq": 0, "sources": {}})
         self.next_seq = own["next_seq"]
         self.arrivals.last = own.get("stamp", self.arrivals.last)
+        self.dropping.last = own.get("dropping")
         for name, (newest, watermark, quiet) in own["sources"].items():
             if intake := self.intakes.get(name):
                 intake.newest, intake.watermark, intake.quiet = newest, watermark, quiet
@@ -478,6 +480,7 @@ class Engine:
         states[".engine"] = {
             "next_seq": self.next_seq,
             "stamp": self.arrivals.last,
+            "dropping": self.dropping.last,
             "sources": {n: [i.newest, i.watermark, i.quiet] for n, i in self.intakes.items()},
         }
         states |= {f"{stream}.latest": latest.snapshot() for stream, latest in self.latest.items()}
