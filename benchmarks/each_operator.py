@@ -29,7 +29,7 @@ import numpy as np
 
 from pipeline import quantity, registry
 from pipeline.component import Operator, OperatorContext
-from pipeline.frame import SECOND, Column, Field, Frame, KeyTable, Progress, Schema
+from pipeline.frame import SECOND, Column, Field, Frame, KeyTable, Progress, Schema, Sided, outside_frame
 
 SCHEMA = Schema(
     "sensor",
@@ -63,17 +63,6 @@ class Row:
 ROWS = [
     Row("filter", {"where": "temperature >= 15 and temperature <= 25"}),
     Row("derive", {"set": {"fahrenheit": "temperature * 1.8 + 32"}}),
-    Row("calibrate", {"fields": {"temperature": {"gain": 1.02, "offset": -0.5}}}, "gain"),
-    Row("calibrate", {"fields": {"temperature": {"points": [[10, 10.5], [20, 20.1], [30, 29.8]]}}}, "points"),
-    Row(
-        "calibrate",
-        {
-            "fields": {"temperature": {"offset": 1}},
-            "by_key": {f"s{n:06}": {"temperature": {"gain": 2}} for n in range(9)},
-        },
-        "by key",
-    ),
-    Row("switch", {"cases": {"hot": "temperature > 22", "cold": "temperature < 18"}}),
     Row(
         "window",
         {
@@ -84,6 +73,14 @@ ROWS = [
     ),
     Row("alert", {"when": "temperature > 25", "clear": "temperature < 24"}),
     Row("alert", {"when": "temperature > 25", "clear": "temperature < 24", "for": "5 s"}, "for"),
+    # Both streams have the same readings; what is counted are those of one.
+    Row("join", {"with": "other", "fields": ["temperature"], "prefix": "other_", "tolerance": "1 min"}, "as of"),
+    Row(
+        "join",
+        {"table": "limits.csv", "fields": {"limit": "float"}},
+        "table",
+        {"limits.csv": "sensor,limit\n" + "".join(f"s{i:06},{i}\n" for i in range(10_000))},
+    ),
 ]
 
 
@@ -106,7 +103,9 @@ def make(row: Row, keys: KeyTable, folder: Path) -> Operator:
     for name, text in row.files.items():
         (folder / name).write_text(text)
     cls, kind = registry.find("operator", row.type)
-    context = OperatorContext("node", SCHEMA, keys, folder=folder)
+    named = {setting: row.settings.get(setting, ()) for setting in cls.sides}
+    sides = {s: dict.fromkeys([of] if isinstance(of, str) else of, SCHEMA) for s, of in named.items()}
+    context = OperatorContext("node", SCHEMA, keys, folder=folder, sides=sides)
     operator: Operator = cls(msgspec.convert(row.settings, kind, dec_hook=quantity.convert), context)
     if context.problems:
         raise ValueError(f"{row.name}: {context.problems}")
@@ -201,12 +200,17 @@ def stepping(operator: Operator) -> Callable[[Frame], Any]:
 
     inlet: Subject[Frame] = Subject()
     operator(inlet).subscribe(on_error=_raise)
-    emitted = list(operator.context.emitted.values())
-    if not emitted:
+    context = operator.context
+    emitted = list(context.emitted.values())
+    beside = [stream for streams in context.sides.values() for stream in streams]
+    files = {name: outside_frame(file.read(file.path.read_bytes()), 0) for name, file in context.files.items()}
+    if not (emitted or beside or files):
         return inlet.on_next
 
     def step(frame: Frame) -> None:
-        inlet.on_next(frame)
+        sides = {**dict.fromkeys(beside, frame), **files}
+        files.clear()
+        inlet.on_next(Sided(frame, sides) if sides else frame)
         for output in emitted:
             output.clear()
 

@@ -72,6 +72,19 @@ class PerKey:
         self.data[at] = values
 
 
+@dataclass(frozen=True, slots=True)
+class OutsideFile:
+    """A file that an operator reads. What is in it comes as rows of `frame.sides[name]` when the pipeline starts and when it
+    has changed, as part of a step: so a replay sees the same. A file that cannot be read changes nothing, and is told."""
+
+    path: Path
+    read: Callable[
+        [bytes], dict[str, Column]
+    ]  # one row at least; ValueError says what is wrong. Called in another thread
+    needed: Callable[[], bool]  # whether the operator has nothing from it yet: then a start without it fails
+    most: int = 10_000_000  # bytes that it may have
+
+
 class OperatorContext(Context):
     """What an operator is given: the schema of its input, expressions over it, further outputs, state by key."""
 
@@ -90,6 +103,7 @@ class OperatorContext(Context):
         self.outputs: dict[str, Schema] = {}
         self.emitted: dict[str, list[Frame]] = {}
         self.states: dict[str, PerKey] = {}
+        self.files: dict[str, OutsideFile] = {}  # by the name of their rows in `frame.sides`; no name of a stream
 
     @property
     def fields(self) -> dict[str, Field]:

@@ -28,6 +28,7 @@ from pipeline.latest import Latest
 from pipeline.letters import FAILED, NOTHING, Replay, failures, refusals
 from pipeline.limits import HistoryLimits, frame_bytes
 from pipeline.merge import FAR
+from pipeline.outside import Outside
 from pipeline.writes import Writes
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Engine:
         self.known_keys = len(graph.keys)  # how many are in the database, or on their way there
         self.steps_since = self.bytes_since = 0  # the last checkpoint
         self.checkpoint_at = self.committed_at = self.now = clock.monotonic()
+        self.outside = Outside({name: edge.context for name, edge in graph.edges.items()}, self.wake)
         self.limits = HistoryLimits(graph.sinks.values(), self.now)
         # The journal's Frames are the history's, but stay until the checkpoint: so they count against its size.
         smallest = self.limits.smallest
@@ -149,7 +151,7 @@ class Engine:
         return self.stopping or all(i.ended for i in self.intakes.values())
 
     def _something_to_do(self) -> bool:
-        if self.replays:
+        if self.replays or self.outside:
             return True
         return any(len(i.inbox) or self._ends_now(i) for i in self.intakes.values()) or self._tick_due()
 
@@ -212,7 +214,9 @@ class Engine:
     def _next_look(self) -> int | None:
         """ns until time should be looked at; None: not before something arrives."""
         waits = []
-        if (self.replays or any(len(i.inbox) for i in self.intakes.values())) and self.in_flight < IN_FLIGHT:
+        if (
+            self.replays or self.outside or any(len(i.inbox) for i in self.intakes.values())
+        ) and self.in_flight < IN_FLIGHT:
             waits.append(max(self.settings.commit - (self.now - self.committed_at), 0))
         if self.blocked():
             waits.append(HEARTBEAT_NS)
@@ -240,6 +244,7 @@ class Engine:
         unsure = self.arrivals.unsure(clock)
         replay = self.replays.popleft() if self.replays else NOTHING
         self.next_seq = replay.begin(self.graph, self.next_seq)
+        brought, self.next_seq = self.outside.take(self.next_seq)
         arrived = self._decode(clock, self._latest(clock), replay)
         numbers = dict(zip(arrived, number(list(arrived.values()), self.next_seq), strict=True)) if arrived else {}
         self.next_seq += sum(map(len, numbers.values()))
@@ -263,7 +268,7 @@ class Engine:
             invalid = f"{name}.invalid"
             if invalid in self.graph.streams:
                 frames[invalid] = self._refused(intake, arrived.get(name), frame, writes)
-        self._push(frames, writes, replay)
+        self._push(frames, writes, replay, brought)
         self._commit(writes, arrived, frames, replay)
 
     def _latest(self, clock: int) -> int:
@@ -315,10 +320,11 @@ class Engine:
             self.bytes_since += frame_bytes(refused)
         return refused
 
-    def _push(self, frames: dict[str, Frame], writes: Writes, replay: Replay) -> None:
+    def _push(self, frames: dict[str, Frame], writes: Writes, replay: Replay, brought: dict[str, Frame]) -> None:
         keys = self.graph.keys.names
-        writes.injected = replay.injected
-        reached = self.graph.push(frames, replay.injected)
+        writes.injected = {**replay.injected, **brought}
+        self.bytes_since += sum(map(frame_bytes, brought.values()))
+        reached = self.graph.push(frames, writes.injected)
         replay.deliver(self.graph, writes)
         for sink, stream, frame in reached:
             try:

@@ -215,11 +215,18 @@ class Frame:
 
     def halves(self) -> tuple[Frame, Frame] | None:
         """The same rows as if they had come in two Frames; None if all came with one reading."""
-        at = _middle(self.seq)
-        return None if at is None else self._cut(at, *self.progress.cut(at))
+        at = _middle(self._arrivals())
+        return None if at is None else self.cut(at)
+
+    def _arrivals(self) -> Ints:
+        """The arrival numbers of all rows, in order."""
+        return self.seq
+
+    def cut(self, seq: int) -> tuple[Frame, Frame]:
+        """As if it had come in two Frames: the rows before arrival number `seq`, then the others and the tick."""
+        return self._cut(seq, *self.progress.cut(seq))
 
     def _cut(self, seq: int, first: Progress, second: Progress) -> tuple[Frame, Frame]:
-        """The rows before arrival number `seq`, and the others."""
         at = int(np.searchsorted(self.seq, seq))
         return self.take(slice(0, at)).with_progress(first), self.take(slice(at, None)).with_progress(second)
 
@@ -244,16 +251,16 @@ class Sided(Frame):
     def sides(self) -> Mapping[str, Frame]:
         return self._sides
 
-    def halves(self) -> tuple[Frame, Frame] | None:
-        at = _middle(np.sort(np.concatenate([self.seq, *(side.seq for side in self.sides.values())])))
-        if at is None:
-            return None
-        progress = self.progress.cut(at)
-        rows = self._cut(at, *progress)
-        sides = {name: side._cut(at, *progress) for name, side in self.sides.items()}
+    def _arrivals(self) -> Ints:
+        return np.sort(np.concatenate([self.seq, *(side.seq for side in self.sides.values())]))
+
+    def cut(self, seq: int) -> tuple[Frame, Frame]:
+        progress = self.progress.cut(seq)
+        rows = self._cut(seq, *progress)
+        sides = {name: side._cut(seq, *progress) for name, side in self.sides.items()}
         return (
-            Sided(rows[0], {name: halves[0] for name, halves in sides.items()}),
-            Sided(rows[1], {name: halves[1] for name, halves in sides.items()}),
+            Sided(rows[0], {name: parts[0] for name, parts in sides.items()}),
+            Sided(rows[1], {name: parts[1] for name, parts in sides.items()}),
         )
 
 
@@ -266,6 +273,12 @@ def _middle(seq: Ints) -> int | None:
         return None
     middle = seq[len(seq) // 2]
     return int(middle if middle != seq[0] else seq[np.searchsorted(seq, seq[0], "right")])
+
+
+def outside_frame(columns: Mapping[str, Column], seq: int) -> Frame:
+    """Rows that came from outside as one, not from a stream: they have neither keys nor times."""
+    n = len(next(iter(columns.values())).values)
+    return Frame(np.zeros(n, np.int64), np.zeros(n, np.int32), np.full(n, seq, np.int64), columns, NO_PROGRESS)
 
 
 _NO_INTS: Ints = np.empty(0, np.int64)

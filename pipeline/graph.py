@@ -105,7 +105,8 @@ class Edge:
             self._run(halves[0])
             self._run(halves[1])
             return
-        guilty = {name: rows for name, rows in {"": frame, **frame.sides}.items() if len(rows)}
+        # What is read of a file is no row that could be tried again.
+        guilty = {name: rows for name, rows in {"": frame, **frame.sides}.items() if len(rows) and name in self.inputs}
         log.error("%s failed: %s", self.name, self.failure, exc_info=None if guilty else error)
         for side, rows in guilty.items():
             self.aside(Guilty(self.name, self.failure, rows, self.inputs[side], side))

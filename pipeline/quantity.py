@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 _NUMBER = re.compile(r"\s*([0-9]+)(?:\.([0-9]+))?\s*([A-Za-zµμ]*)\s*")  # both signs that people type for micro
@@ -144,4 +145,6 @@ def convert(kind: type, value: Any) -> Any:
         if not isinstance(value, str):
             raise ValueError("expected text")
         return Secret(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
     raise NotImplementedError(kind)

@@ -98,11 +98,13 @@ class Pipeline:
                 for stream in sink.context.inputs:
                     engine.keep_latest(stream)
         self.on_plan(recover(engine, self._earlier))
+        engine.outside.begin()
         delivery = self._delivery(store)
         services = self.services = EngineServices(engine, delivery)
         await self._serve(services)
         await engine.begun()
         tasks = [asyncio.create_task(self._feed(i), name=f"source {i.name}") for i in engine.intakes.values()]
+        tasks.append(asyncio.create_task(engine.outside.watch(), name="files beside the streams"))
         if delivery is not None:
             await delivery.start()
             engine.published.append(lambda writes: delivery.wake() if writes.outbox else None)

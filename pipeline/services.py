@@ -87,6 +87,7 @@ class EngineServices:
         """`status` is "ok" or "degraded"; `reasons` say why."""
         reasons = [f"{i.name}: {i.failure}" for i in self.engine.intakes.values() if i.failure]
         reasons += [f"{name}: {edge.failure}" for name, edge in self.engine.graph.edges.items() if edge.failure]
+        reasons += self.engine.outside.troubles.values()
         if self.engine.store.trouble:
             reasons.append(f"disk: {self.engine.store.trouble}")
         for damaged in self.set_aside:

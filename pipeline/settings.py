@@ -137,7 +137,7 @@ class _Conversion:
         if wanted is not None and type(value) not in wanted:
             return self.wrong(where, f"expected {_said(kind)}, got {_form(value)}")
         try:
-            return Path(value) if kind is Path else msgspec.convert(value, kind, dec_hook=quantity.convert)
+            return msgspec.convert(value, kind, dec_hook=quantity.convert)
         except (ValueError, NotImplementedError) as error:  # msgspec.ValidationError is a ValueError
             return self.wrong(where, str(error).partition(" - at `$")[0])
 

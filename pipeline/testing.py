@@ -8,7 +8,7 @@ operator to what the graph relies on: it does not write to what it is given, its
 of arrival, its snapshot is a copy that can be saved, and it says beforehand when time alone would make rows leave.
 
 Readings are dicts `{"key": "a", "time": 3, "value": 21.5}` (times in seconds, or ns from 10**10 on; None: missing),
-with `tick(20)` and `end()` among them; or text: `"a31 b-4@2.5 a- tick@20 end"`, where a reading comes each second
+with `tick(20)`, `file("…")` and `end()` among them; or text: `"a31 b-4@2.5 a- tick@20 end"`, where a reading comes each second
 unless `@` gives its time, and `-` alone is a missing value. Hypothesis makes them by `streams()`.
 
 Of an operator whose settings name further streams (`Operator.sides`), a reading with `"input": "doors"` comes by the stream
@@ -40,8 +40,10 @@ from pipeline.frame import (
     KeyTable,
     Progress,
     Schema,
+    Sided,
     column,
     concatenate,
+    outside_frame,
 )
 from pipeline.frame import rows as rows_of
 from pipeline.merge import Merge
@@ -59,10 +61,11 @@ _READING = re.compile(r"(?:(\w+):)?([A-Za-z_]+)(-?[0-9.]+(?:e-?[0-9]+)?|nan|-)(?
 
 
 class Mark(NamedTuple):
-    """Stands among readings where a step of the engine ends."""
+    """Stands among readings where a step of the engine ends; or, with a `content`, where one begins."""
 
     watermark: int | None = None  # ns; what a tick moves it to
     ended: bool = False
+    content: str | None = None  # what a file that the operator reads (`OperatorContext.files`) has from here on
 
 
 Reading = dict[str, Any]
@@ -77,6 +80,11 @@ def tick(seconds: float) -> Mark:
 def end() -> Mark:
     """A finite input is at its end."""
     return Mark(ended=True)
+
+
+def file(content: str) -> Mark:
+    """A file that the operator reads has changed."""
+    return Mark(content=content)
 
 
 def _ns(time: float) -> int:
@@ -143,10 +151,13 @@ class _Feed:
         self.stream = stream
         self.schema = schema
         self.clock = clock
-        self.own = [not isinstance(r, Mark) and _input_of(r, sides) == name for r in stream]
+        self.own = [isinstance(r, dict) and _input_of(r, sides) == name for r in stream]
         readings: list[Any] = list(itertools.compress(stream, self.own))
-        self.marked = [i for i, r in enumerate(stream) if isinstance(r, Mark)]
-        self.number_at = np.cumsum([0, *(not isinstance(r, Mark) for r in stream)])  # readings before each position
+        self.files = [i for i, r in enumerate(stream) if isinstance(r, Mark) and r.content is not None]
+        self.marked = [i for i, r in enumerate(stream) if isinstance(r, Mark) and r.content is None]
+        self.number_at = np.cumsum(
+            [0, *(not isinstance(r, Mark) or r.content is not None for r in stream)]
+        )  # arrivals before each
         self.reading_at = np.cumsum([0, *self.own])  # those of this input
         self.at = np.flatnonzero(self.own)
         self.time = np.array([_ns(r["time"]) for r in readings], np.int64)
@@ -172,7 +183,13 @@ class _Feed:
     def steps(self, cuts: Iterable[int]) -> list[tuple[int, int]]:
         """Start and end of each Frame, as positions in the stream."""
         bounds = sorted(
-            {0, len(self.stream), *(i + 1 for i in self.marked), *(c for c in cuts if c < len(self.stream))}
+            {
+                0,
+                len(self.stream),
+                *self.files,
+                *(i + 1 for i in self.marked),
+                *(c for c in cuts if c < len(self.stream)),
+            }
         )
         return list(itertools.pairwise(bounds))
 
@@ -226,8 +243,16 @@ class _Feeds:
         self.steps = self.feeds[0].steps
 
     def frames(self, start: int, end: int, keys: KeyTable) -> list[Frame]:
-        """The Frame of each between two positions; only the last may be a mark."""
+        """The Frame of each between two positions; only the last may be a mark, and the first a file."""
         return [feed.frame(start, end, keys) for feed in self.feeds]
+
+    def file(self, start: int, operator: Operator) -> dict[str, Frame]:
+        """The rows of a file that has changed at this position, as a side."""
+        item = self.stream[start]
+        if not isinstance(item, Mark) or item.content is None:
+            return {}
+        ((name, outside),) = operator.context.files.items()
+        return {name: outside_frame(outside.read(item.content.encode()), int(self.feeds[0].number_at[start]))}
 
     def nothing(self, at: int, keys: KeyTable) -> list[Frame]:
         """Without rows, and without time."""
@@ -327,9 +352,10 @@ class _Runner:
         snapshots = []
         for start, stop in self.feed.steps(cuts):
             if left is not node:  # the one before the restart goes on as well, for what it may do to its snapshot
-                left.push(self.feed.frames(start, stop, left.keys), {output: [] for output in rows})
+                files = self.feed.file(start, left.operator)
+                left.push(self.feed.frames(start, stop, left.keys), {output: [] for output in rows}, files)
             frames = self.feed.frames(start, stop, node.keys)
-            node.push(frames, rows)
+            node.push(frames, rows, self.feed.file(start, node.operator))
             if pauses and not frames[0].ended:
                 node.push(self.feed.nothing(stop, node.keys), rows)
             if restarts:
@@ -370,9 +396,11 @@ class _Node:
         for state in self.operator.context.states.values():
             state.grow(len(self.keys))
 
-    def push(self, frames: Sequence[Frame], rows: Rows) -> None:
+    def push(self, frames: Sequence[Frame], rows: Rows, files: Mapping[str, Frame] = MappingProxyType({})) -> None:
         """One step; what leaves is added to `rows`."""
         frame = self.merge(frames) if self.merge.sides else frames[0]
+        if files:
+            frame = Sided(frame, {**frame.sides, **files})
         self._grow()
         due = self.operator.due()
         had = len(rows[None])
@@ -454,12 +482,13 @@ def streams(
     ticks: bool = True,
     max_size: int = 20,
     sides: Mapping[str, Schema] | None = None,
+    files: Sequence[str] = (),
 ) -> SearchStrategy[Stream]:
     """Readings of several keys. Time moves on by whole seconds, often not at all; a reading may be dated up to `late`
     seconds back, an optional value may be missing, and (with `ticks`) time may run ahead between them and the end come.
 
     `values`: what the fields are drawn from; else small numbers, so that equal ones and small differences are frequent.
-    `sides`: further streams by which readings come, with their schemas.
+    `sides`: further streams by which readings come, with their schemas; `files`: contents that a file may come to have.
     """
     from hypothesis import strategies as st
 
@@ -481,15 +510,18 @@ def streams(
         return st.fixed_dictionaries({**own, "key": st.sampled_from(keys), "back": st.integers(0, late), **fields})
 
     reading = st.one_of([by_input(name, of) for name, of in {"": schema, **(sides or {})}.items()])
-    item = st.one_of(reading, reading, reading, st.none()) if ticks else reading
+    changes = [st.sampled_from([*files]).map(file)] if files else []
+    item = st.one_of(reading, reading, reading, *([st.none()] if ticks else []), *changes)
     steps = st.lists(st.tuples(st.sampled_from([0, 0, 1, 1, 2, 5]), item), max_size=max_size)
 
-    def stream(made: tuple[list[tuple[int, Reading | None]], bool]) -> Stream:
+    def stream(made: tuple[list[tuple[int, Reading | Mark | None]], bool]) -> Stream:
         now, found = late, Stream()
         for pause, one in made[0]:
             now += pause
             if one is None:
                 found.append(tick(now))
+            elif isinstance(one, Mark):
+                found.append(one)
             else:
                 found.append({**{n: v for n, v in one.items() if n != "back"}, "time": now - one["back"]})
         return [*found, end()] if made[1] else found

@@ -30,7 +30,7 @@ class Writes:
         self.outbox: list[tuple[str, str, Frame, bool]] = []
         self.positions: dict[str, Any] = {}
         self.keys: tuple[int, list[str]] = (0, [])
-        self.injected: dict[str, Frame] = {}  # rows of dead letters that went into operators
+        self.injected: dict[str, Frame] = {}  # rows that went into single operators: of dead letters, of files
         self.letters: list[dead.Buried] = []
         self.replayed: list[int] = []  # letters that were taken in this step
         self.refused_again: dict[int, str] = {}  # letters that were tried in it and stay, with the new reason

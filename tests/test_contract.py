@@ -85,9 +85,10 @@ def test_no_cut_and_no_restart_changes_a_row(type_: str, example: dict[str, Any]
     """The same rows bit for bit, of each output; and all else that `run` watches over."""
     cls, _ = registry.find("operator", type_)
     sides = sides_of(type_, example)
+    files = getattr(_own_test(type_), "FILES", ()) if make(cls, example, READINGS)[0].context.files else ()
 
     @settings(max_examples=40, deadline=None)
-    @given(streams(READINGS, max_size=15, sides=sides), st.integers(0, 3))
+    @given(streams(READINGS, max_size=15, sides=sides, files=files), st.integers(0, 3))
     def holds(stream: Stream, disorder: int) -> None:
         run(cls, example, stream, schema=READINGS, sides=sides, disorder=disorder)
 

@@ -35,6 +35,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.latest",
             "pipeline.letters",
             "pipeline.limits",
+            "pipeline.outside",
             "pipeline.journal",
         ),
     ),
