@@ -63,6 +63,17 @@ class Row:
 ROWS = [
     Row("filter", {"where": "temperature >= 15 and temperature <= 25"}),
     Row("derive", {"set": {"fahrenheit": "temperature * 1.8 + 32"}}),
+    Row("calibrate", {"fields": {"temperature": {"gain": 1.02, "offset": -0.5}}}, "gain"),
+    Row("calibrate", {"fields": {"temperature": {"points": [[10, 10.5], [20, 20.1], [30, 29.8]]}}}, "points"),
+    Row(
+        "calibrate",
+        {
+            "fields": {"temperature": {"offset": 1}},
+            "by_key": {f"s{n:06}": {"temperature": {"gain": 2}} for n in range(9)},
+        },
+        "by key",
+    ),
+    Row("switch", {"cases": {"hot": "temperature > 22", "cold": "temperature < 18"}}),
     Row(
         "window",
         {
