@@ -31,7 +31,8 @@ class Derive(Operator):
         drop = ["celsius"]
 
     Fields are computed in the order in which they are written, so a later one may read an earlier one. `drop` or `keep`
-    comes last; the key and the time always stay. A result that is not defined (x / 0) is missing. State: none.
+    comes last; the key and the time always stay. A result that is not defined (x / 0) is missing. State: none, but for what
+    `previous` and the like remember (docs/expressions.md): 9 bytes for each key and call.
     """
 
     def __init__(self, settings: DeriveSettings, context: OperatorContext) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pipeline.clock import Clock
     from pipeline.expression import Expression
+    from pipeline.past import Past
 
 State = dict[str, Any]  # what `snapshot` gives: numpy arrays, numbers, text, lists and dicts of these
 
@@ -49,10 +50,14 @@ class Context:
 
 
 class PerKey:
-    """One value for each key and name, that the engine saves and restores: an array by key code, grown as keys come."""
+    """One value for each key and name, that the engine saves and restores: an array by key code, grown as keys come.
 
-    def __init__(self, kinds: Sequence[tuple[str, str]]) -> None:
-        self.data: Array = np.zeros(0, [(name, DTYPES.get(kind, kind)) for name, kind in kinds])
+    `kinds` names values and their kinds; a kind alone makes it a plain array of one value for each key.
+    """
+
+    def __init__(self, kinds: Sequence[tuple[str, str]] | str) -> None:
+        dtype = DTYPES[kinds] if isinstance(kinds, str) else [(name, DTYPES.get(kind, kind)) for name, kind in kinds]
+        self.data: Array = np.zeros(0, dtype)
 
     def grow(self, keys: int) -> None:
         """Room for this many keys; new ones start as zeros."""
@@ -104,22 +109,39 @@ class OperatorContext(Context):
         self.emitted: dict[str, list[Frame]] = {}
         self.states: dict[str, PerKey] = {}
         self.files: dict[str, OutsideFile] = {}  # by the name of their rows in `frame.sides`; no name of a stream
+        self.pasts: list[Past] = []  # of the expressions that remember readings
 
     @property
     def fields(self) -> dict[str, Field]:
         """The fields of the input."""
         return self.schema.fields
 
-    def expression(self, text: str, setting: str, want: str | None = None, schema: Schema | None = None) -> Expression:
+    def expression(
+        self, text: str, setting: str, want: str | None = None, schema: Schema | None = None, *, remembers: bool = True
+    ) -> Expression:
         """`text` compiled over the fields of `schema` (None: the input's); `want` is the kind it must give ("bool"). A wrong
-        one is reported as a problem of `setting`, and what comes back gives missing values, so that construction goes on."""
-        from pipeline.expression import ExpressionError, compile_expression, constant
+        one is reported as a problem of `setting`, and what comes back gives missing values, so that construction goes on.
 
+        `remembers`: it may use `previous` and the like, whose state is saved with the operator's. Such an expression must be
+        called with each whole Frame (also twice, but never with some of its rows); where it is not, say False.
+        """
+        from pipeline.expression import ExpressionError, compile_expression, constant
+        from pipeline.past import Past
+
+        past = Past(f"{setting} {len(self.pasts)}", self.per_key) if remembers else None
         try:
-            return compile_expression(text, schema or self.schema, want, self.keys)
+            expression = compile_expression(text, schema or self.schema, want, self.keys, past)
         except ExpressionError as error:
             self.problem(setting, str(error))
             return constant(want or "float")
+        if past:
+            self.pasts.append(past)
+        return expression
+
+    def settle(self, *, done: bool) -> None:
+        """The operator is through with a Frame, or has failed: what its expressions noted of it is remembered, or is not."""
+        for past in self.pasts:
+            past.settle(done=done)
 
     def output(self, name: str, schema: Schema) -> Callable[[Frame], None]:
         """A further output, `NODE.name` in the pipeline file; call what comes back with a Frame to emit it."""
@@ -127,7 +149,7 @@ class OperatorContext(Context):
         emitted = self.emitted[name] = []
         return emitted.append
 
-    def per_key(self, name: str, kinds: Sequence[tuple[str, str]]) -> PerKey:
+    def per_key(self, name: str, kinds: Sequence[tuple[str, str]] | str) -> PerKey:
         """State for each key; `name` and the names of `kinds` are part of what is saved."""
         state = self.states[name] = PerKey(kinds)
         state.grow(len(self.keys))

@@ -24,10 +24,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pipeline import parts
-from pipeline.frame import DTYPES, Column, Frame, KeyTable, Schema
-from pipeline.functions import FUNCTIONS, among
-from pipeline.parts import NUMBERS, Part, literal
+from pipeline.frame import Column, Frame, KeyTable, Schema
+from pipeline.functions import ELSEWHERE, FUNCTIONS, Function, Remembering, among
+from pipeline.parts import NUMBERS, Part, event_time, literal
 from pipeline.parts import ExpressionError as ExpressionError  # the one that compile_expression raises
+from pipeline.past import Past
 from pipeline.problem import did_you_mean
 from pipeline.times import instant
 
@@ -48,9 +49,7 @@ class Expression:
         self.optional = part.optional
         self.nan = part.nan
         self.names = tuple(names)  # what it reads: fields, the key's name, "time"
-        if part.literal is not None:
-            value, dtype = part.literal, DTYPES[part.kind]
-            part = part._replace(evaluate=lambda frame: Column(np.full(len(frame), value, dtype)))
+        part = parts.spread(part)
         self._evaluate = _quietly(part.evaluate) if part.warns else part.evaluate
         holds = parts.truth(part)
         self.holds = _quietly(holds) if part.warns else holds
@@ -75,12 +74,15 @@ def _quietly(evaluate: Callable[[Frame], _Result]) -> Callable[[Frame], _Result]
     return quiet
 
 
-def compile_expression(text: str, schema: Schema, want: str | None = None, keys: KeyTable | None = None) -> Expression:
+def compile_expression(
+    text: str, schema: Schema, want: str | None = None, keys: KeyTable | None = None, past: Past | None = None
+) -> Expression:
     """The expression of a text over the fields of a schema. ExpressionError says what is wrong with it.
 
-    `want`: the kind that it must give ("bool", "string"; "float" takes any number). `keys` is needed where the key is named.
+    `want`: the kind that it must give ("bool", "string"; "float" takes any number). `keys` is needed where the key is named,
+    `past` where functions of earlier readings may be called.
     """
-    compiler = _Compiler(schema, keys)
+    compiler = _Compiler(schema, keys, past)
     part = compiler.compile(_parse(text))
     if want and part.kind != want and not (want == "float" and part.kind in NUMBERS):
         raise ExpressionError(f'"{_cut(text)}" gives {_a(part.kind)}; {_a(want)} is needed here')
@@ -146,16 +148,14 @@ _CONSTANTS = {"true": True, "false": False}
 _WORDS = {ast.BitAnd: "and", ast.BitOr: "or"}
 
 
-def _event_time() -> Part:
-    return Part("time", False, lambda frame: Column(frame.time))
-
-
 class _Compiler:
     """One method a node of the tree; a node without a method is not let in."""
 
-    def __init__(self, schema: Schema, keys: KeyTable | None) -> None:
+    def __init__(self, schema: Schema, keys: KeyTable | None, past: Past | None) -> None:
         self.schema = schema
         self.keys = keys
+        self.past = past
+        self.remembering: dict[str, Part] = {}  # by what they read as: the same one twice is one
         self.names: list[str] = []
         self.of_key = False  # within a part that reads nothing but the key
 
@@ -173,7 +173,7 @@ class _Compiler:
         return parts.by_code(part, self.schema.key, self.keys)
 
     def _reads_only_key(self, node: ast.AST) -> bool:
-        """Whether each name in it is the key's, and no call is of the event time."""
+        """Whether each name in it is the key's, and no call is of the event time or of earlier readings."""
         key = self.schema.key
         if key is None or key in self.schema.fields:
             return False
@@ -181,7 +181,8 @@ class _Compiler:
         for inner in ast.walk(node):
             if isinstance(inner, ast.Call):
                 calls.add(inner.func)
-                if not inner.args:
+                called = FUNCTIONS.get(inner.func.id) if isinstance(inner.func, ast.Name) else None
+                if not isinstance(called, Function) or called.of_time:
                     return False
             elif isinstance(inner, ast.Name):
                 names.add(inner)
@@ -222,7 +223,7 @@ class _Compiler:
             return Part("string", False, lambda frame: frame.columns[name])  # those of `by_code`
         if name == "time":
             self._read(name)
-            return _event_time()
+            return event_time()
         if name in _CONSTANTS:
             return literal("bool", _CONSTANTS[name])
         known = self.schema.names()
@@ -348,12 +349,32 @@ class _Compiler:
         name = node.func.id
         function = FUNCTIONS.get(name)
         if function is None:
-            raise ExpressionError(f'there is no function "{name}"{did_you_mean(name, FUNCTIONS)}')
+            raise ExpressionError(f'there is no function "{name}"{_meant(name)}')
         arguments = [self.compile(argument) for argument in node.args]
-        if function.default_time and not arguments:
+        if isinstance(function, Remembering):
+            return self._remembered(node, name, arguments, function)
+        if function.of_time and (not arguments or arguments[0].kind == "string"):
             self._read("time")
-            arguments = [_event_time()]
+            arguments = [event_time(), *arguments]
         return function.build(name, arguments)
+
+    def _remembered(self, node: ast.Call, name: str, arguments: list[Part], function: Remembering) -> Part:
+        if self.past is None:
+            raise ExpressionError(
+                f"{name}() looks at earlier readings, which cannot be done here; set a field to it in a derive before"
+            )
+        text = ast.dump(node)
+        if text not in self.remembering:
+            self.remembering[text] = function.build(name, arguments, self.past)
+        if not node.args:
+            self._read("time")
+        return self.remembering[text]
+
+
+def _meant(name: str) -> str:
+    """What a function that there is not may be called here."""
+    other = ELSEWHERE.get(name.lower().replace("_", ""), ELSEWHERE.get(name.lower()))
+    return f' (did you mean "{other}"?)' if other else did_you_mean(name, FUNCTIONS)
 
 
 def _times(operands: Iterable[Part]) -> list[Part]:

@@ -96,6 +96,7 @@ class Edge:
         kept = len(self._came)
         self._inlet.on_next(frame)
         error, self._error = self._error, None
+        self.context.settle(done=error is None)
         if error is None:
             return
         del self._came[kept:]

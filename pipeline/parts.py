@@ -69,6 +69,18 @@ def literal(kind: str, value: Any) -> Part:
     return Part(kind, False, evaluate, value)
 
 
+def spread(part: Part) -> Part:
+    """The same with a value for each row, of a literal too."""
+    if part.literal is None:
+        return part
+    value, dtype = part.literal, DTYPES[part.kind]
+    return part._replace(literal=None, evaluate=lambda frame: Column(np.full(len(frame), value, dtype)))
+
+
+def event_time() -> Part:
+    return Part("time", False, lambda frame: Column(frame.time))
+
+
 def missing(kind: str) -> Part:
     """A part that is always missing."""
     return Part(kind, True, lambda frame: Column(zeros(kind, len(frame)), np.zeros(len(frame), np.bool_)))

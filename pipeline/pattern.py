@@ -11,15 +11,12 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 MAX_PATTERN = 200  # characters
 MAX_ATOMS = 500  # characters and classes, counted as often as {m,n} repeats them: bounds the automaton
 MAX_GROUPS = 20  # groups within groups
 MAX_MOVES = 4_000  # moves remembered at once, about 1 MB; the texts of sensors need some dozens
-SHORT = 256  # answers are remembered for texts of at most this many characters, which come again and again
-_REMEMBERED = 4_096  # texts
 
 _K = TypeVar("_K")
 _COUNTS = re.compile(r"\{([0-9]{0,4})(,?)([0-9]{0,4})\}")
@@ -45,12 +42,8 @@ class Pattern:
         self._to_end = automaton.to_end
         self._fits: dict[str, int] = {}
         self._moves: dict[tuple[int, str], int] = {}
-        self._short = lru_cache(_REMEMBERED)(self._search)
 
     def search(self, text: str) -> bool:
-        return self._short(text) if len(text) <= SHORT else self._search(text)
-
-    def _search(self, text: str) -> bool:
         state, accept, again, moves = self._start, self._accept, self._again, self._moves
         if not self._to_end and state & accept:
             return True

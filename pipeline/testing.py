@@ -407,6 +407,7 @@ class _Node:
         self.inlet.on_next(frame)
         if self.errors:
             raise self.errors[0]
+        self.operator.context.settle(done=True)
         self._gather(None, self.operator.schema, self.came, frame, rows)
         if len(rows[None]) > had and not len(frame.progress.seq) and not frame.ended:
             assert due is not None, "rows left because time passed, but `due` had said None: nobody would have ticked"

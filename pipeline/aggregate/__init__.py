@@ -223,7 +223,7 @@ class Aggregates:
             context.problem(setting, f"the second argument of {name}() must be a number from 0 to 1, not {sources[1]}")
             return None
         before = len(context.problems)
-        expression = context.expression(sources[0], setting)
+        expression = context.expression(sources[0], setting, remembers=False)
         if len(context.problems) > before:
             return None
         if expression.kind not in NUMBERS and not aggregate.any_kind:

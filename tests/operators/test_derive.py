@@ -11,7 +11,8 @@ from pipeline.testing import run
 
 # What the contract tries (tests/test_contract.py).
 EXAMPLES: list[dict[str, Any]] = [
-    {"set": {"twice": "value * 2", "open": "coalesce(door, false)", "value": "value / count"}, "drop": ["mode"]}
+    {"set": {"twice": "value * 2", "open": "coalesce(door, false)", "value": "value / count"}, "drop": ["mode"]},
+    {"set": {"step": "value - previous(value)", "before": "previous(step)", "said": "latest(mode)", "of": "elapsed()"}},
 ]
 
 SCHEMA = Schema("id", {"celsius": Field("float", True), "n": Field("int")})
