@@ -63,6 +63,9 @@ class Row:
 ROWS = [
     Row("filter", {"where": "temperature >= 15 and temperature <= 25"}),
     Row("derive", {"set": {"fahrenheit": "temperature * 1.8 + 32"}}),
+    Row("changes", {"fields": ["door"]}, "fields"),
+    Row("changes", {"deadband": {"temperature": 0.2}}, "deadband"),
+    Row("changes", {"deadband": {"temperature": 0.2}, "at_least_every": "1 min"}, "at least every"),
     Row("calibrate", {"fields": {"temperature": {"gain": 1.02, "offset": -0.5}}}, "gain"),
     Row("calibrate", {"fields": {"temperature": {"points": [[10, 10.5], [20, 20.1], [30, 29.8]]}}}, "points"),
     Row(
@@ -316,7 +319,7 @@ def main() -> None:
     text = report(measure(rows, options.runs))
     print(text)
     if options.write:
-        Path(__file__).with_suffix(".md").write_text(text)
+        Path(__file__).with_name("operators.md").write_text(text)
 
 
 if __name__ == "__main__":
