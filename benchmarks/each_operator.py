@@ -95,6 +95,7 @@ ROWS = [
         "table",
         {"limits.csv": "sensor,limit\n" + "".join(f"s{i:06},{i}\n" for i in range(10_000))},
     ),
+    Row("anomaly", {"field": "temperature"}),
 ]
 
 
