@@ -87,6 +87,16 @@ ROWS = [
     ),
     Row("alert", {"when": "temperature > 25", "clear": "temperature < 24"}),
     Row("alert", {"when": "temperature > 25", "clear": "temperature < 24", "for": "5 s"}, "for"),
+    Row(
+        "pattern",
+        {
+            "sequence": [
+                {"as": "hot", "when": "temperature > 25"},
+                {"as": "cold", "when": "temperature < 24", "within": "1 min", "without": "door"},
+            ],
+            "fields": {"peak": "hot.temperature"},
+        },
+    ),
     # Both streams have the same readings; what is counted are those of one.
     Row("join", {"with": "other", "fields": ["temperature"], "prefix": "other_", "tolerance": "1 min"}, "as of"),
     Row(

@@ -148,6 +148,7 @@ class Pattern(Operator):
         self.bits: Ints = np.empty(0, np.int64)
         self.first = FAR  # the earliest time that waits
         self.open: dict[int, list[Open]] = {}  # by key, in the order in which they began
+        self.busy = np.zeros(0, np.bool_)  # by key: whether it has begun anything
         self.fires: list[tuple[int, int]] = []  # heap: end of an absence, key; what was given up stays until then
         self.expires: list[tuple[int, int]] = []  # heap: deadline, key
 
@@ -205,10 +206,13 @@ class Pattern(Operator):
         ready = (waiting.time <= progress.watermark) | progress.ended
         rows = np.flatnonzero(ready)
         rows = rows[np.lexsort((waiting.seq[rows], waiting.time[rows]))]
-        begins = (self.bits[rows] & self.steps[0].when) != 0
         # Of a key that has begun nothing, only what begins something matters.
-        keys = np.union1d(waiting.key[rows[begins]], np.fromiter(self.open, np.int32, len(self.open)))
-        rows = rows[np.isin(waiting.key[rows], keys)]
+        if len(self.busy) < len(self.context.keys):
+            more = max(len(self.context.keys) - len(self.busy), len(self.busy), 16)
+            self.busy = np.concatenate([self.busy, np.zeros(more, np.bool_)])
+        key = waiting.key[rows]
+        begins = (self.bits[rows] & self.steps[0].when) != 0
+        rows = rows[self.busy[key] | np.isin(key, key[begins])]
         taken = waiting.take(rows)
         seq = np.maximum(progress.reached(taken.time), taken.seq)
         values = [self._values(place, taken) for _, place in self.shown.values()]
@@ -247,7 +251,7 @@ class Pattern(Operator):
         if self.steps[0].when & bits and not matched:
             taken = [reading.values[at] if at in self.steps[0].takes else None for at in range(len(self.shown))]
             one = Open(time, time, 1, taken)
-            self.open.setdefault(key, []).append(one)
+            self._begin(key, one)
             if self._expect(key, one) and len(self.open[key]) > self.max_open:
                 del self.open[key][0]
 
@@ -272,8 +276,12 @@ class Pattern(Operator):
         if self.overlap:
             self._give_up(key, one)
         else:
-            del self.open[key]
+            self._give_up(key, *self.open[key])
         return True
+
+    def _begin(self, key: int, one: Open) -> None:
+        self.open.setdefault(key, []).append(one)
+        self.busy[key] = True
 
     def _expect(self, key: int, one: Open) -> bool:
         """Until when the next step may come. False: it is given up, since it cannot come in time."""
@@ -287,10 +295,12 @@ class Pattern(Operator):
             heapq.heappush(self.expires if step.when else self.fires, (one.deadline, key))
         return True
 
-    def _give_up(self, key: int, one: Open) -> None:
-        self.open[key].remove(one)
+    def _give_up(self, key: int, *attempts: Open) -> None:
+        for one in attempts:
+            self.open[key].remove(one)
         if not self.open[key]:
             del self.open[key]
+            self.busy[key] = False
 
     def _pass(self, progress: Progress, found: list[Match]) -> None:
         """Time has passed: absences end, and what has not come in time is given up."""
@@ -337,9 +347,10 @@ class Pattern(Operator):
         self.waiting = Frame(time, key, seq, {n: Column(*parts) for n, parts in columns.items()}, NO_PROGRESS)
         self.first = int(time.min(initial=FAR))
         self.open, self.fires, self.expires = {}, [], []
+        self.busy = np.zeros(len(self.context.keys), np.bool_)
         for code, start, end, step, values in state["open"]:
             one = Open(start, end, step, values)
-            self.open.setdefault(code, []).append(one)
+            self._begin(code, one)
             self._expect(code, one)
 
 

@@ -84,6 +84,8 @@ def test_an_absence() -> None:
     sequence = [AB[0], {"without": "value == 2", "within": "10 s"}]
     assert spans("a1@0 tick@10", sequence) == []
     assert spans("a1@0 tick@11", sequence) == [("a", 0, 10)]
+    assert spans("a1@0 tick@10 tick@11", sequence) == [("a", 0, 10)]
+    assert spans("a1@0 b9@10 b9@12 b9@13", sequence) == [("a", 0, 10)]
     assert spans("a1@0 a2@10 tick@30", sequence) == []
     assert spans("a1@0 a3@5 a2@11 tick@30", sequence) == [("a", 0, 10)]
     assert spans("a1@0 end", sequence) == []
@@ -270,6 +272,6 @@ def test_nothing_is_due_before_it_is() -> None:
     (frame,) = frames("a1@5", READINGS, operator.context.keys)
     operator.on_frame(frame)
     assert operator.due() == 15 * SECOND + 1
-    operator, _ = make(Pattern, {"sequence": AB})
+    operator, _ = make(Pattern, {"sequence": AB}, keys=operator.context.keys)
     operator.on_frame(frame)
     assert operator.due() is None
