@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from msgspec import Meta
 
 from operators.anomaly.recursion import DAY, DETECTORS, NUMBERS, PEAKS, WEEK, Hit, Memory, walk
+from operators.anomaly.together import step
 from pipeline.component import Operator, OperatorContext, Settings
 from pipeline.frame import SECOND, Array, Column, Field, Frame
 from pipeline.problem import did_you_mean
 from pipeline.quantity import duration
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 HOUR = 3600 * SECOND
+TOGETHER = 64  # keys from which on a step for all of them costs less than one for each
 LARGEST = 1e100  # of a value that can be squared and summed; a larger one, or NaN, gets no score
 
 
@@ -91,7 +96,7 @@ class Anomaly(Operator):
         score, expected = np.zeros(len(frame)), np.zeros(len(frame))
         detector, anomaly = np.full(len(frame), -1), np.zeros(len(frame), np.bool_)
         if len(rows):
-            expected[rows], hits = self._walk(frame, values, rows)
+            expected[rows], hits = self._score(frame, values, rows)
             if hits:
                 at = rows[[hit.at for hit in hits]]
                 score[at] = [hit.score for hit in hits]
@@ -112,29 +117,50 @@ class Anomaly(Operator):
         good = np.abs(values) <= LARGEST  # False for NaN
         return values.astype(np.float64), good if present is None else good & present
 
-    def _walk(self, frame: Frame, values: Array, rows: Array) -> tuple[list[float], list[Hit]]:
-        """Each key's readings in turn; what is found is in the order of `rows`, and so are the positions of hits."""
-        keys, times = frame.key[rows], frame.time[rows]
-        starts = np.flatnonzero(np.diff(keys, prepend=-1))
-        codes = keys[starts]
-        every = self.numbers.data.view(np.float64).reshape(-1, len(NUMBERS))
-        peaks = self.peaks.data.view(np.float64).reshape(-1, len(DETECTORS), PEAKS)
-        memory = Memory(peaks, self.profile.data["mean"], self.profile.data["visits"])
-        parts = (values[rows], times // HOUR, times / SECOND)
-        readings = list(zip(*(part.tolist() for part in parts), strict=True))
-        bounds = [*starts.tolist(), len(readings)]
-        expected: list[float] = []
+    def _score(self, frame: Frame, values: Array, rows: Array) -> tuple[Array | list[float], list[Hit]]:
+        """Each key's readings in turn; `rows` are by key, and what is found is in their order, as are positions of hits.
+
+        While there are many keys: their first readings together, then their second ones … The rest key by key.
+        """
+        keys = frame.key[rows]
+        numbers = self.numbers.data.view(np.float64).reshape(-1, len(NUMBERS))
+        columns = (values[rows], frame.time[rows] // HOUR, frame.time[rows] / SECOND)
+        if keys[0] == keys[-1]:
+            return self._score_one(int(keys[0]), numbers, columns)
+        begins = np.flatnonzero(np.diff(keys, prepend=-1))
+        lengths = np.diff(begins, append=len(rows))
+        longest_first = np.argsort(-lengths, kind="stable")
+        begins, lengths = begins[longest_first], lengths[longest_first]
+        codes = keys[begins]
+        expected = np.empty(len(rows))
         found: list[Hit] = []
-        after = []
-        for i, (key, before) in enumerate(zip(codes.tolist(), every[codes].tolist(), strict=True)):
-            start = bounds[i]
-            row, looked_for, hits = walk(before, readings[start : bounds[i + 1]], memory, key, self.rate)
-            after.append(row)
-            expected += looked_for
-            if hits:
-                found += [hit._replace(at=start + hit.at) for hit in hits]
-        every[codes] = after
+        turn, speaking = 0, len(codes)
+        if speaking >= TOGETHER:
+            memory, table = self._memory(), np.ascontiguousarray(numbers[codes].T)
+            while speaking >= TOGETHER:
+                at = begins[:speaking] + turn
+                value, hour, time = (column[at] for column in columns)
+                said = step(table[:, :speaking], value, hour, time, memory, codes[:speaking], self.rate)
+                expected[at] = said[0]
+                found += [hit._replace(at=int(at[hit.at])) for hit in said[1]]
+                turn += 1
+                speaking = int(np.searchsorted(-lengths, -turn))  # they are in falling order
+            numbers[codes] = table.T
+        for code, begin, length in zip(codes[:speaking].tolist(), begins.tolist(), lengths.tolist(), strict=False):
+            part = slice(begin + turn, begin + length)
+            expected[part], hits = self._score_one(code, numbers, [column[part] for column in columns])
+            found += [hit._replace(at=part.start + hit.at) for hit in hits]
         return expected, found
+
+    def _score_one(self, key: int, numbers: Array, columns: Sequence[Array]) -> tuple[list[float], list[Hit]]:
+        readings = zip(*(column.tolist() for column in columns), strict=True)
+        after, expected, hits = walk(numbers[key].tolist(), readings, self._memory(), key, self.rate)
+        numbers[key] = after
+        return expected, hits
+
+    def _memory(self) -> Memory:
+        peaks = self.peaks.data.view(np.float64).reshape(-1, len(DETECTORS), PEAKS)
+        return Memory(peaks, self.profile.data["mean"], self.profile.data["visits"])
 
 
 _WORDS = np.array([*DETECTORS, ""], object)  # by number; -1 is none

@@ -1,8 +1,8 @@
 """The mathematics of `anomaly`: what one key's readings do, one after the other, to its numbers and to its surprise.
 
-Plain Python on floats, reading by reading. Each number depends on the one before, so with few keys in a Frame there is
-nothing for numpy to do at once; a detector costs some 0.15 µs a reading, and logarithms are taken only of the few readings
-that stand out. So a cut cannot change a bit.
+Plain Python on floats, reading by reading: each number depends on the one before, so with few keys in a Frame there is
+nothing for numpy to do at once. A detector costs some 0.15 µs a reading, and logarithms are taken only of the few readings
+that stand out. `together.py` does the same for many keys at once, to the last bit: whoever changes one changes both.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 DETECTORS = ("recent", "slow", "level", "shift", "day", "week", "stuck")
 MEMORY = 2000  # readings that the long-run level and spreads remember: a week of five minutes
 RECENT, SLOW, SHORT, SMOOTH = 0.1, 0.02, 0.04, 0.15  # the share that a reading has in each moving mean
-STUCK = 24  # repeats of one value that are no news yet; chance makes runs shorter by a factor for each more of them
+STUCK = 24  # repeats of one value that are no news yet
 LONGEST = 33 * STUCK  # run that is told from a longer one: its ratio is just below the ceiling
 
 BLOCK = 20  # readings whose highest ratio is one candidate for the peaks: an event is one candidate, not twenty
 PEAKS = 5
 FADE = 1 - 1 / 5000  # of a peak in each block: it halves in 70,000 readings, the better part of a year of five minutes
 MOST_BLOCKS = 1000  # a surprise is no rarer than the peaks of so many blocks can tell
-FLOOR = 4.0  # squared: below two spreads nothing is a surprise, however quiet it was before
+FLOORS = (4.0,) * 6 + (1.0,)  # squared: below two spreads nothing is a surprise, however quiet it was before
 PRIOR_PEAKS, PRIOR_EXCESS = (
     3.0,
     0.2,
@@ -60,12 +60,7 @@ NUMBERS = (
     "hour_count",
     "by_day",
     "by_week",
-    "held",
-    "held_at",
-    "told",
-    "told_at",
-    "threshold",
-    "relaxed",
+    *("held", "held_at", "told", "told_at", "threshold", "relaxed"),  # Telling
 )
 
 
@@ -75,8 +70,8 @@ class Hit(NamedTuple):
     at: int  # position among the readings
     score: float
     detector: int
-    expected: float  # by that detector
     alarm: bool
+    expected: float  # by that detector
 
 
 class Profile(NamedTuple):
@@ -117,6 +112,11 @@ class Memory(NamedTuple):
         return Profile(self.means[key].data, self.visits[key].data)
 
 
+def stuck(repeats: float) -> float:
+    """The ratio of a run of one value: as chance would have it, each length is rarer than the one before by a factor."""
+    return exp(2 * (min(repeats, LONGEST) / STUCK - 1))
+
+
 def digits(ratio: float, peaks: Sequence[float], blocks: int) -> float:
     """How rare a ratio above the lowest of its detector's peaks is: 3 is once in 1,000 blocks.
 
@@ -132,8 +132,8 @@ def digits(ratio: float, peaks: Sequence[float], blocks: int) -> float:
     return (log(max(1.0, blocks / PEAKS)) + known * log1p(excess / total)) / log(10)
 
 
-def close_block(best: Sequence[float], peaks: Array) -> list[float]:
-    """Take the highest ratios of a block into the peaks (a row a detector, highest first); gives the lowest of each."""
+def close_block(best: Sequence[float], peaks: Array, count: float) -> list[float]:
+    """Take the highest ratios of a block into the peaks (a row a detector); gives what a ratio must exceed from now on."""
     peaks *= FADE
     for row, value in zip(peaks, best, strict=True):
         if value > row[-1]:
@@ -142,8 +142,52 @@ def close_block(best: Sequence[float], peaks: Array) -> list[float]:
                 row[at] = row[at - 1]
                 at -= 1
             row[at] = min(value, CEILING)
-    lowest: list[float] = peaks[:, -1].tolist()
-    return lowest
+    if count < PEAKS * BLOCK:
+        return [inf] * len(DETECTORS)
+    return [max(lowest, floor) for lowest, floor in zip(peaks[:, -1].tolist(), FLOORS, strict=True)]
+
+
+class Telling(NamedTuple):
+    """How much of a surprise is news for a key."""
+
+    held: float  # the surprise that the next is measured against, after so many readings
+    held_at: float
+    told: float  # that of the last alarm
+    told_at: float
+    threshold: float
+    relaxed: float  # the time, in s, to which it was lowered
+
+
+class Found(NamedTuple):
+    score: float
+    detector: int
+    alarm: bool
+
+
+def judge(
+    ratios: Sequence[float], bars: Sequence[float], peaks: Array, count: float, time: float, now: Telling, rate: float
+) -> tuple[Found, Telling]:
+    """A reading of which a ratio exceeds its bar."""
+    blocks = min(int(count - 1) // BLOCK, MOST_BLOCKS)
+    mixed, loudest, which = 0.0, 0.0, 0
+    for detector, (ratio, bar) in enumerate(zip(ratios, bars, strict=True)):
+        if ratio > bar:
+            found = digits(ratio, [max(peak, bar) for peak in peaks[detector].tolist()], blocks)
+            mixed += found * sqrt(found)  # to the power MIXED
+            if found > loudest:
+                loudest, which = found, detector
+    mixed = (mixed / len(DETECTORS)) ** (1 / MIXED)
+    held, _, told, told_at, threshold, relaxed = now
+    held *= HOLD ** (count - now.held_at)
+    score = 1 - 10 ** (held - mixed) if mixed > held else 0.0
+    if time > relaxed:
+        threshold = max(LOWEST, threshold - STEP * rate * (time - relaxed))
+        relaxed = time
+    alarm = mixed - told * HOLD ** (count - told_at) > threshold
+    if alarm:
+        threshold += STEP
+        told, told_at = mixed, count
+    return Found(score, which, alarm), Telling(max(held, mixed), count, told, told_at, threshold, relaxed)
 
 
 def walk(
@@ -216,42 +260,18 @@ def walk(
         v6 += share * (s6 - v6)
         if value == last:
             repeats += 1
-            r7 = exp(2 * (min(repeats, LONGEST) / STUCK - 1)) if repeats > STUCK else 0.0
+            r7 = stuck(repeats) if repeats > STUCK else 0.0
         else:
             repeats = r7 = 0.0
             last = value
 
         if r1 > u1 or r2 > u2 or r3 > u3 or r4 > u4 or r5 > u5 or r6 > u6 or r7 > u7:
-            ratios = (r1, r2, r3, r4, r5, r6, r7)
-            bars = (u1, u2, u3, u4, u5, u6, u7)
-            blocks = min(int(count - 1) // BLOCK, MOST_BLOCKS)
-            mixed, loudest, which = 0.0, 0.0, 0
-            for detector in range(len(DETECTORS)):
-                if ratios[detector] > bars[detector]:
-                    bar = bars[detector]
-                    found = digits(
-                        ratios[detector], [max(peak, bar) for peak in memory.peaks[key, detector].tolist()], blocks
-                    )
-                    mixed += found * sqrt(found)
-                    if found > loudest:
-                        loudest, which = found, detector
-            mixed = (mixed / len(DETECTORS)) ** (1 / MIXED)
-            held *= HOLD ** (count - held_at)
-            if mixed > held:
-                score = 1 - 10 ** (held - mixed)
-                held = mixed
-            else:
-                score = 0.0
-            held_at = count
-            if time > relaxed:
-                threshold = max(LOWEST, threshold - STEP * rate * (time - relaxed))
-                relaxed = time
-            alarm = mixed - told * HOLD ** (count - told_at) > threshold
-            if alarm:
-                threshold += STEP
-                told, told_at = mixed, count
-            looked_for = (recent, slow, level, level, by_day, by_week, last)[which]
-            hits.append(Hit(at, score, which, looked_for, alarm))
+            ratios, bars = (r1, r2, r3, r4, r5, r6, r7), (u1, u2, u3, u4, u5, u6, u7)
+            before = Telling(held, held_at, told, told_at, threshold, relaxed)
+            found, telling = judge(ratios, bars, memory.peaks[key], count, time, before, rate)
+            held, held_at, told, told_at, threshold, relaxed = telling
+            looked_for = (recent, slow, level, level, by_day, by_week, last)[found.detector]
+            hits.append(Hit(at, *found, looked_for))
 
         recent += recent_share * e1
         slow += slow_share * e2
@@ -271,11 +291,8 @@ def walk(
         if r7 > b7:
             b7 = r7
         if not count % BLOCK:
-            lowest = close_block((b1, b2, b3, b4, b5, b6, b7), memory.peaks[key])
+            u1, u2, u3, u4, u5, u6, u7 = close_block((b1, b2, b3, b4, b5, b6, b7), memory.peaks[key], count)
             b1 = b2 = b3 = b4 = b5 = b6 = b7 = 0.0
-            if count >= PEAKS * BLOCK:
-                u1, u2, u3, u4, u5, u6 = (max(bar, FLOOR) for bar in lowest[:6])
-                u7 = max(lowest[6], 1.0)
 
     # fmt: off
     after = [count, recent, slow, level, short, day_error, week_error,
