@@ -36,7 +36,7 @@ class Anomaly(Operator):
     """Add to each reading how unusual it is for its key. No training, no look ahead; it learns as readings come.
 
         temperature     21.4   21.6   21.5   35.0     21.5   (missing)
-        score           0      0      0      0.93     0      (missing)
+        score           0      0      0      0.83     0      (missing)
         expected        21.5   21.5   21.5   21.5     22.8   (missing)
         detector                             recent
         anomaly         false  false  false  true     false  (missing)
@@ -47,21 +47,21 @@ class Anomaly(Operator):
         field = "temperature"
         alarms = "1 per week"
 
-    All readings go on, with four fields more. `score`: 0 (like ever) to 1. `detector`: the one that finds it the most
-    unusual, missing where none does. `expected`: the value by that detector; else by the recent readings.
-    A score says how much more unusual a reading is than those shortly before it, so an event stands out once.
-    `anomaly`: the surprise is above the key's threshold (and by as much above what is left of the last alarm's). The key sets
-    the threshold itself so that in the long run there are no more alarms than `alarms` says, true or false, by event time:
-    each alarm raises it by a step, and time lowers it again. So noise alarms about as often as promised (no more often than
-    once in 500 readings), and a key that begins to be strange every hour alarms less and less for it.
+    All readings go on, with four fields more. `score`: from 0 (like ever) to 1; 0.5 is the key's own threshold. `anomaly`: the
+    score is above 0.5. `detector`: the one that finds the reading the most unusual, missing where none does. `expected`: the
+    value by that detector; else by the recent readings.
+    The key sets its threshold itself so that in the long run there are no more alarms than `alarms` says, true or false, by
+    event time: each alarm raises it by a step, and time lowers it again. So noise alarms about as often as promised (no more
+    often than once in 500 readings), and a key that begins to be strange every hour alarms less and less for it.
+    An event is told once: after an alarm, a reading's surprise is what exceeds that of the alarm, which fades in some
+    hundred readings.
 
     Seven detectors look at each reading. `recent` and `slow`: its distance from a moving mean of about 10 and 50 readings;
     `level`: from that of 2,000; `shift`: the distance of the mean of 25 from that of 2,000; `day` and `week`: that of the
     last few readings from what the key did at this hour (UTC) of the day and of the week; `stuck`: repeats of one value.
     Each distance is put in relation to its own long-run spread, and compared with the five highest of the past, where
     the highest of 20 readings is one candidate: how rare is it by the tail that these show? The answer is a number
-    of digits; a power mean of all seven, less what is left of the surprise before, is the surprise s, and the score
-    1 - 10**-s.
+    of digits. The power mean of all seven is the surprise s, and the score is s / (s + threshold).
 
     Sources: Lavin and Ahmad 2015 (the benchmark NAB: judge a detector online, by its first alarm in a window); Ahmad, Lavin,
     Purdy, Agha 2017, doi 10.1016/j.neucom.2017.04.070 (errors of a prediction, judged by their long-run distribution); Siffer,
@@ -71,7 +71,7 @@ class Anomaly(Operator):
     Rates are in readings, made for one a minute to one an hour; put a `window` before it where they come faster.
     Readings are taken in the order in which they arrive. Missing, NaN and beyond 1e100: no score, and nothing learned.
     The first 100 readings of a key score 0; it needs a day to know the day, and a week to know the week.
-    State: the numbers below. Memory: 2,328 bytes for each key.
+    State: the numbers below. Memory: 2,312 bytes for each key.
     """
 
     def __init__(self, settings: AnomalySettings, context: OperatorContext) -> None:

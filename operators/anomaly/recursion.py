@@ -32,8 +32,8 @@ PRIOR_PEAKS, PRIOR_EXCESS = (
 )  # what is thought of the tail before it is known: so many peaks with this mean excess
 CEILING = 1e30  # of a ratio: above, only rounding speaks (a spread of 1e-15)
 
-HOLD = 1 - 1 / 100  # what is left after each reading of the surprise that an event is measured against
-THRESHOLD, STEP, LOWEST = 0.6, 0.1, 0.1  # surprise that alarms at first; an alarm adds a step; never below
+HOLD = 1 - 1 / 100  # what is left after each reading of the last alarm's surprise
+THRESHOLD, STEP, LOWEST = 0.6, 0.1, 0.2  # surprise that alarms at first; an alarm adds a step; never below
 
 DAY_SHARE, WEEK_SHARE = 0.3, 0.5  # the share that an hour has in its place of the profile
 DAY, WEEK = 24, 168  # hours; the profile holds a day's, then a week's
@@ -60,7 +60,7 @@ NUMBERS = (
     "hour_count",
     "by_day",
     "by_week",
-    *("held", "held_at", "told", "told_at", "threshold", "relaxed"),  # Telling
+    *("told", "told_at", "threshold", "relaxed"),  # Telling
 )
 
 
@@ -148,11 +148,9 @@ def close_block(best: Sequence[float], peaks: Array, count: float) -> list[float
 
 
 class Telling(NamedTuple):
-    """How much of a surprise is news for a key."""
+    """When a surprise is worth an alarm."""
 
-    held: float  # the surprise that the next is measured against, after so many readings
-    held_at: float
-    told: float  # that of the last alarm
+    told: float  # the surprise of the last alarm, after so many readings
     told_at: float
     threshold: float
     relaxed: float  # the time, in s, to which it was lowered
@@ -177,17 +175,17 @@ def judge(
             if found > loudest:
                 loudest, which = found, detector
     mixed = (mixed / len(DETECTORS)) ** (1 / MIXED)
-    held, _, told, told_at, threshold, relaxed = now
-    held *= HOLD ** (count - now.held_at)
-    score = 1 - 10 ** (held - mixed) if mixed > held else 0.0
+    told, told_at, threshold, relaxed = now
     if time > relaxed:
         threshold = max(LOWEST, threshold - STEP * rate * (time - relaxed))
         relaxed = time
-    alarm = mixed - told * HOLD ** (count - told_at) > threshold
+    news = max(0.0, mixed - told * HOLD ** (count - told_at))
+    score = news / (news + threshold)
+    alarm = score > 0.5
     if alarm:
         threshold += STEP
         told, told_at = mixed, count
-    return Found(score, which, alarm), Telling(max(held, mixed), count, told, told_at, threshold, relaxed)
+    return Found(score, which, alarm), Telling(told, told_at, threshold, relaxed)
 
 
 def walk(
@@ -204,7 +202,7 @@ def walk(
     # fmt: off
     (count, recent, slow, level, short, day_error, week_error,
      v1, v2, v3, v4, v5, v6, b1, b2, b3, b4, b5, b6, b7, u1, u2, u3, u4, u5, u6, u7,
-     last, repeats, hour_now, hour_sum, hour_count, by_day, by_week, held, held_at, told, told_at, threshold, relaxed) = row
+     last, repeats, hour_now, hour_sum, hour_count, by_day, by_week, told, told_at, threshold, relaxed) = row
     # fmt: on
     share, recent_share, slow_share, short_share = 1 / MEMORY, RECENT, SLOW, SHORT
     expected: list[float] = []
@@ -267,9 +265,9 @@ def walk(
 
         if r1 > u1 or r2 > u2 or r3 > u3 or r4 > u4 or r5 > u5 or r6 > u6 or r7 > u7:
             ratios, bars = (r1, r2, r3, r4, r5, r6, r7), (u1, u2, u3, u4, u5, u6, u7)
-            before = Telling(held, held_at, told, told_at, threshold, relaxed)
+            before = Telling(told, told_at, threshold, relaxed)
             found, telling = judge(ratios, bars, memory.peaks[key], count, time, before, rate)
-            held, held_at, told, told_at, threshold, relaxed = telling
+            told, told_at, threshold, relaxed = telling
             looked_for = (recent, slow, level, level, by_day, by_week, last)[found.detector]
             hits.append(Hit(at, *found, looked_for))
 
@@ -297,6 +295,6 @@ def walk(
     # fmt: off
     after = [count, recent, slow, level, short, day_error, week_error,
              v1, v2, v3, v4, v5, v6, b1, b2, b3, b4, b5, b6, b7, u1, u2, u3, u4, u5, u6, u7,
-             last, repeats, hour_now, hour_sum, hour_count, by_day, by_week, held, held_at, told, told_at, threshold, relaxed]
+             last, repeats, hour_now, hour_sum, hour_count, by_day, by_week, told, told_at, threshold, relaxed]
     # fmt: on
     return after, expected, hits

@@ -31,7 +31,7 @@ _AT = {name: at for at, name in enumerate(NUMBERS)}
 _SPREAD = slice(_AT["recent_spread"], _AT["week_spread"] + 1)
 _BEST = slice(_AT["recent_best"], _AT["stuck_best"] + 1)
 _BAR = slice(_AT["recent_bar"], _AT["stuck_bar"] + 1)
-_TELLING = slice(_AT["held"], _AT["relaxed"] + 1)
+_TELLING = slice(_AT["told"], _AT["relaxed"] + 1)
 
 
 def step(

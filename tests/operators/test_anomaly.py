@@ -333,7 +333,7 @@ class Oracle:
         self.usual = {"day": 0.0, "week": 0.0}
         self.block: list[dict[str, float]] = []
         self.peaks: dict[str, list[float]] = {}
-        self.held = self.told = (0.0, 0)  # a surprise, and after how many readings
+        self.told = (0.0, 0)  # a surprise, and after how many readings
         self.threshold = 0.6
         self.until = 0.0
 
@@ -409,16 +409,15 @@ class Oracle:
         if not rare:
             return quiet
         mixed = (sum(digits * sqrt(digits) for digits in rare.values()) / 7) ** (1 / 1.5)
-        held = self.held[0] * 0.99 ** (n - self.held[1])
-        self.held = (max(held, mixed), n)
-        self.threshold = max(0.1, self.threshold - 0.1 * self.rate * max(0.0, time - self.until))
+        self.threshold = max(0.2, self.threshold - 0.1 * self.rate * max(0.0, time - self.until))
         self.until = max(self.until, time)
-        alarm = mixed - self.told[0] * 0.99 ** (n - self.told[1]) > self.threshold
-        if alarm:
+        news = max(0.0, mixed - self.told[0] * 0.99 ** (n - self.told[1]))
+        score = news / (news + self.threshold)
+        if score > 0.5:
             self.threshold += 0.1
             self.told = (mixed, n)
         loudest = max(rare, key=lambda name: rare[name])
-        return 1 - 10 ** -max(0.0, mixed - held), looked_for[loudest], loudest, alarm
+        return score, looked_for[loudest], loudest, score > 0.5
 
 
 @st.composite
