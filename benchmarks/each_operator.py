@@ -1,4 +1,4 @@
-"""What each operator costs: µs a reading, by the length of the Frames and the number of keys.
+"""What each operator costs: µs of CPU a reading, by the length of the Frames and the number of keys.
 
     python -m benchmarks.each_operator [ROW ...] [--write]
 
@@ -66,6 +66,8 @@ ROWS = [
     Row("changes", {"fields": ["door"]}, "fields"),
     Row("changes", {"deadband": {"temperature": 0.2}}, "deadband"),
     Row("changes", {"deadband": {"temperature": 0.2}, "at_least_every": "1 min"}, "at least every"),
+    *(Row("sample", {"method": way, "period": "10 s"}, way) for way in ("throttle", "debounce", "first", "last")),
+    *(Row("resample", {"every": "10 s", "method": way}, way) for way in ("previous", "linear")),
     Row("calibrate", {"fields": {"temperature": {"gain": 1.02, "offset": -0.5}}}, "gain"),
     Row("calibrate", {"fields": {"temperature": {"points": [[10, 10.5], [20, 20.1], [30, 29.8]]}}}, "points"),
     Row(
@@ -194,10 +196,10 @@ def mask(frame: Frame) -> None:
 
 def per_reading(step: Callable[[Frame], Any], frames: Iterable[Frame], count: int) -> float:
     """µs"""
-    began = time.perf_counter()
+    began = time.process_time()
     for frame in frames:
         step(frame)
-    return (time.perf_counter() - began) / count * 1e6
+    return (time.process_time() - began) / count * 1e6
 
 
 def cost(row: Row | None, keys: int, length: int, runs: int = RUNS) -> float:
@@ -304,7 +306,7 @@ def report(costs: Costs) -> str:
     lacks = missed(costs)
     goals = "\n".join(f"- {one}" for one in lacks) if lacks else "All are."
     return f"""# What each operator costs
-µs a reading, by `make bench-operators` (how it is measured: benchmarks/each_operator.py).
+µs of CPU a reading, by `make bench-operators` (how it is measured: benchmarks/each_operator.py).
 Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}.
 
 {tables(costs)}

@@ -13,7 +13,7 @@ from pipeline.component import Operator, OperatorContext, Settings, State
 from pipeline.frame import Array, Bools, Column, Field, Frame, Ints, differs
 from pipeline.problem import did_you_mean
 from pipeline.quantity import Duration
-from pipeline.turns import RowOfKey, Turns, after, beyond, by_key, linked
+from pipeline.turns import RowOfKey, Turns, after, beyond, from_news, linked
 
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*%\s*")
 _MOST = 2**62  # of a deadband for whole numbers: sums with it are watched for overflow, a wider one would not be
@@ -83,17 +83,12 @@ class Changes(Operator):
         if not new.any():
             return frame.none()
         if len(frame) == 1:
-            self._remember(frame, np.zeros(1, np.int64))
+            self.last.put_last(frame, np.zeros(1, np.int64))
             return frame
-        # Only keys with news, and of these only the rows from the first that is news: it passes, and begins the chain.
-        turns = by_key(frame.key)
-        place = np.arange(len(turns))
-        newest = np.maximum.accumulate(np.where(new[turns.order], place, -1))
-        begin = np.maximum.accumulate(np.where(turns.begins, place, 0))
-        turns = Turns(frame.key, turns.order[newest >= begin])
-        keep = turns.order[self._chain(frame, turns)]
-        keep.sort()
-        self._remember(frame, keep)
+        # A key's first row that is news passes, and begins the chain.
+        turns = from_news(frame.key, new)
+        keep = np.sort(turns.order[self._chain(frame, turns)])
+        self.last.put_last(frame, keep)
         return frame.take(keep)
 
     def _news(self, frame: Frame) -> Bools:
@@ -143,13 +138,6 @@ class Changes(Operator):
             following = np.minimum(following, beyond(time, None, time + (self.every - 1), longest))
         # No way leads from one key to the next: a key's last link goes to the first row of another, which passes anyhow.
         return linked(turns.first, following)
-
-    def _remember(self, frame: Frame, passed: Ints) -> None:
-        """The last row of each key that passed. Of several writes to one place the last counts, but numpy promises it
-        for no array of indices, so each key is written once."""
-        turns = by_key(frame.key, passed)
-        rows = turns.order[turns.last]
-        self.last.put(turns.keys, frame.time[rows], {name: frame.columns[name].take(rows) for name in self.compared})
 
     def snapshot(self) -> State:
         return self.last.snapshot(self.context.keys)

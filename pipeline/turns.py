@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.component import State
-from pipeline.frame import Array, Bools, Column, Field, Ints, KeyTable
+from pipeline.frame import Array, Bools, Column, Field, Frame, Ints, KeyTable, Progress
 from pipeline.parts import zeros
 
 
@@ -32,7 +32,7 @@ class Turns:
     @property
     def last(self) -> Ints:
         """The place of the last row of each key."""
-        return np.append(self.first[1:], len(self)) - 1
+        return np.flatnonzero(np.append(self.begins[1:], True)[: len(self)])
 
     @property
     def longest(self) -> int:
@@ -45,6 +45,15 @@ def by_key(key: Array, rows: Ints | None = None) -> Turns:
     if rows is None:
         return Turns(key, np.argsort(key, kind="stable"))
     return Turns(key, rows[np.argsort(key[rows], kind="stable")])
+
+
+def from_news(key: Array, new: Bools) -> Turns:
+    """Of each key the rows from the first that is news on; keys without news are left out."""
+    turns = by_key(key)
+    place = np.arange(len(turns))
+    newest = np.maximum.accumulate(np.where(new[turns.order], place, -1))
+    begin = np.maximum.accumulate(np.where(turns.begins, place, 0))
+    return Turns(key, turns.order[newest >= begin])
 
 
 def after(changes: Bools) -> Ints:
@@ -99,6 +108,16 @@ def linked(first: Ints, following: Ints) -> Bools:
         jump = jump[jump]
 
 
+def by_text(codes: Array, keys: KeyTable) -> Ints:
+    """Numbers in the order of the keys' texts. Only these are sorted: a few, of many keys, in most Frames."""
+    distinct, which = np.unique(codes, return_inverse=True)
+    order = sorted(range(len(distinct)), key=[keys.names[code] for code in distinct.tolist()].__getitem__)
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    found: Ints = ranks[which]
+    return found
+
+
 class RowOfKey:
     """One row of each key, that is kept: its time and some fields. State of an operator, and as such saved by it."""
 
@@ -129,6 +148,18 @@ class RowOfKey:
             values[keys] = columns[name].values
             if present is not None:
                 present[keys] = columns[name].known()
+
+    def put_last(self, frame: Frame, rows: Ints) -> None:
+        """The last of these rows (in order of arrival) for each key. Each key is written once: numpy does not say which of
+        several writes to one place stays."""
+        turns = by_key(frame.key, rows)
+        last = turns.order[turns.last]
+        self.put(turns.keys, frame.time[last], {name: frame.columns[name].take(last) for name in self.fields})
+
+    def take(self, keys: Array, seq: Ints, progress: Progress) -> Frame:
+        """The rows of these keys, as a Frame."""
+        columns = {name: column.take(keys) for name, column in self.columns.items()}
+        return Frame(self.time[keys], keys.astype(np.int32), seq, columns, progress)
 
     def snapshot(self, keys: KeyTable) -> State:
         n = min(len(keys), len(self.has))
