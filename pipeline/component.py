@@ -123,7 +123,7 @@ class OperatorContext(Context):
         one is reported as a problem of `setting`, and what comes back gives missing values, so that construction goes on.
 
         `remembers`: it may use `previous` and the like, whose state is saved with the operator's. Such an expression must be
-        called with each whole Frame (also twice, but never with some of its rows); where it is not, say False.
+        called with all rows of each Frame (also twice, also in parts, one after the other); where it is not, say False.
         """
         from pipeline.expression import ExpressionError, compile_expression, constant
         from pipeline.past import Past

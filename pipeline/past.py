@@ -2,14 +2,14 @@
 
 A part gives its answer for a Frame from what it remembered before it, and only notes what it will remember. That counts
 once the operator is through with the Frame (`settle`): if it fails, the rows come again in smaller Frames, and find
-what the first try found. So an expression may be worked out several times for the rows of one Frame, but each time for
-all of them: a reading that it is not shown, it does not know of.
+what the first try found. So an expression may be worked out twice for the same rows, or for a Frame in parts, one after
+the other; but a reading that it is not shown, it does not know of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -77,6 +77,15 @@ class _Turns:
         self.keys = ordered[self.first]
 
 
+class _Noted(NamedTuple):
+    """What is to be remembered after the reading with this arrival number."""
+
+    seq: int
+    keys: Ints
+    values: Array
+    known: Any
+
+
 class _Memory:
     """One value of each key, and whether there is one yet."""
 
@@ -87,14 +96,27 @@ class _Memory:
         self._known = has
         self._kind = part.kind
         self._zero = zeros(part.kind, 1)
-        self._noted: tuple[Ints, Array, Any] | None = None  # keys, their values, which of these are there
+        self._noted: _Noted | None = None  # of the rows that were seen last
+        self._before: list[_Noted] = []  # what was there before the earlier parts of a Frame were taken for granted
 
     def settle(self, *, done: bool) -> None:
-        if done and self._noted is not None:
-            keys, values, has = self._noted
-            self._value[keys] = np.where(has, values, self._zero)
-            self._known[keys] = has
+        if done and self._noted:
+            self._put(self._noted)
+        elif not done:
+            for noted in reversed(self._before):
+                self._put(noted)
         self._noted = None
+        self._before.clear()
+
+    def _put(self, noted: _Noted) -> None:
+        self._value[noted.keys], self._known[noted.keys] = noted.values, noted.known
+
+    def _follow(self, frame: Frame) -> None:
+        """Rows behind those that were seen last are the next part of a Frame: for them those are earlier readings."""
+        noted = self._noted
+        if noted and frame.seq[0] > noted.seq:
+            self._before.append(_Noted(noted.seq, noted.keys, self._value[noted.keys], self._known[noted.keys]))
+            self._put(noted)
 
     def _remembered(self, keys: Array) -> tuple[Array, Bools]:
         values, has = self._value[keys], self._known[keys]
@@ -104,12 +126,15 @@ class _Memory:
 
     def previous(self, frame: Frame) -> Column:
         column = self._evaluate(frame)
-        if len(frame) < 2:
-            self._noted = frame.key, column.values, known(column)
+        if not len(frame):
+            return Column(column.values, column.known())
+        self._follow(frame)
+        if len(frame) == 1:
+            self._noted = _Noted(frame.seq[-1], frame.key, column.values, known(column))
             return Column(*self._remembered(frame.key))
         turns = self._past.turns(frame)
         values, has = column.values[turns.order], column.known()[turns.order]
-        self._noted = turns.keys, values[turns.last], has[turns.last]
+        self._noted = _Noted(frame.seq[-1], turns.keys, values[turns.last], has[turns.last])
         before, had = self._remembered(turns.keys)
         values[1:], has[1:] = values[:-1].copy(), has[:-1].copy()
         values[turns.first], has[turns.first] = before, had
@@ -117,11 +142,14 @@ class _Memory:
 
     def latest(self, frame: Frame) -> Column:
         column = self._evaluate(frame)
-        if len(frame) < 2:
+        if not len(frame):
+            return column
+        self._follow(frame)
+        if len(frame) == 1:
             before, had = self._remembered(frame.key)
             values, has = np.where(known(column), column.values, before), known(column) | had
             values = values.astype(DTYPES[self._kind], copy=False)
-            self._noted = frame.key, values, has
+            self._noted = _Noted(frame.seq[-1], frame.key, values, has)
             return Column(values, has)
         turns = self._past.turns(frame)
         values, has = column.values[turns.order], column.known()[turns.order]
@@ -131,7 +159,7 @@ class _Memory:
         said[turns.first] = True  # nothing is taken over from another key
         source = np.maximum.accumulate(np.where(said, np.arange(len(said)), 0))
         values, has = values[source], has[source]
-        self._noted = turns.keys, values[turns.last], has[turns.last]
+        self._noted = _Noted(frame.seq[-1], turns.keys, values[turns.last], has[turns.last])
         return _back(values, has, turns.order)
 
 

@@ -375,8 +375,16 @@ def same(got: Any, want: Any) -> bool:
 made = (numbers | truths | texts).filter(lambda m: len(m.text) < 1_000)
 
 
+plain = st.sampled_from(["y", "m", "c", "t", "n", "s", "start"]).map(field) | st.builds(
+    joined, st.sampled_from(["b", "c"]).map(field), st.sampled_from(["and", "or"]), st.just(field("c"))
+)
+earlier: st.SearchStrategy[Made] = st.deferred(
+    lambda: (plain | earlier).map(previous) | (plain | earlier).map(latest)  # of one or of the other, nested too
+)
+
+
 @settings(max_examples=300, deadline=None)
-@given(made, rows)
+@given(made | earlier, rows)
 def test_any_expression_gives_what_a_plain_evaluator_gives(made: Made, some: list[Row]) -> None:
     """To the last bit: missing is missing, unknown is unknown, what is not defined is missing, NaN is NaN."""
     keys = KeyTable()
@@ -397,12 +405,13 @@ def test_any_expression_gives_what_a_plain_evaluator_gives(made: Made, some: lis
         assert expression.holds(whole).tolist() == [made.of(row) is True for row in some]
 
 
-@settings(max_examples=150, deadline=None)
-@given(made, rows, st.lists(st.integers(0, 8), max_size=3), st.booleans())
+@settings(max_examples=200, deadline=None)
+@given(made | earlier, rows, st.lists(st.integers(0, 8), max_size=3), st.booleans())
 def test_how_rows_are_cut_into_frames_changes_nothing(
     made: Made, some: list[Row], at: list[int], stumbles: bool
 ) -> None:
-    """Nor does a Frame that failed and comes again in parts, nor a restart between two of them."""
+    """Nor does a Frame that failed and comes again in parts, nor a restart between two of them; nor one that its operator
+    takes in parts."""
     keys = KeyTable()
     whole = frame(some, keys)
     want = Node(made.text, keys)(whole)
@@ -410,12 +419,16 @@ def test_how_rows_are_cut_into_frames_changes_nothing(
     node, found = Node(made.text, keys), []
     for start, end in [*pairwise(cuts), (len(some), len(some))]:
         if stumbles:
-            node(whole.take(slice(start, None)), done=False)
+            node.expression(whole.take(slice(start, start + 2)))
+            node(whole.take(slice(start + 2, None)), done=False)
         found += node(whole.take(slice(start, end)))
         again = Node(made.text, keys)
         Operator(None, again.context).restore(Operator(None, node.context).snapshot())
         node = again
     assert repr(found) == repr(want)
+    parts = Node(made.text, keys)
+    halves = [parts.expression(whole.take(slice(start, end))).tolist() for start, end in pairwise(cuts)]
+    assert repr([value for half in halves for value in half]) == repr(want)
     assert node.expression(whole.none()).values.dtype == DTYPES[made.kind]
 
 
