@@ -23,15 +23,23 @@ class ZoneError(ValueError):
     """A text that is not the name of a time zone."""
 
 
+def zone_info(name: str) -> zoneinfo.ZoneInfo:
+    """The rules of a time zone. ZoneError if there is none of that name."""
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # not there; not a name; a folder of the database
+        known = zoneinfo.available_timezones()
+        hint = did_you_mean(name, known) or '; write it as "Europe/Berlin"'
+        if not known:
+            hint = "; this system has no time zones: pip install tzdata"
+        raise ZoneError(f'"{name[:60]}" is not a time zone{hint}') from None
+
+
 class Zone:
     """A time zone by its name in the IANA database, such as "Europe/Berlin"."""
 
     def __init__(self, name: str) -> None:
-        try:
-            self._info = zoneinfo.ZoneInfo(name)
-        except (KeyError, ValueError, OSError):  # not there; not a name; a folder of the database
-            hint = did_you_mean(name, zoneinfo.available_timezones()) or '; write it as "Europe/Berlin"'
-            raise ZoneError(f'"{name[:60]}" is not a time zone{hint}') from None
+        self._info = zone_info(name)
         self._first = self._last = 0  # years that `_starts` covers: from the one until before the other
         self._starts = np.empty(0, np.int64)  # instants from which each of `_offsets` holds
         self._offsets = np.empty(0, np.int64)

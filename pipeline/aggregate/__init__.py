@@ -14,8 +14,8 @@ The argument is any expression over the input. Missing values are left out; wher
 for the numbers of `count` and `distinct`. `min max first last mode` give what they are given, also text and times;
 `sum`, `range` and `delta` of whole numbers are whole, and missing beyond 64 bits. True and false count as 1 and 0.
 
-Numbers are added up reading by reading, in order of arrival (`running.py`), in cells (`cells.py`). What needs all
-values at once keeps them until the window is past (`kept.py`, `whole.py`).
+Numbers are added up reading by reading, in order of arrival (`running.py`), in tables (`cells.py`, `slots.py`). What
+needs all values at once keeps them until the window is past (`kept.py`, `whole.py`).
 """
 
 from __future__ import annotations
@@ -26,15 +26,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline.aggregate.cells import Cells
-from pipeline.aggregate.kept import Kept
-from pipeline.aggregate.running import Accumulator, Count, Edge, Extreme, Moments, Readings, Total, WholeTotal
+from pipeline.aggregate.running import Accumulator, Columns, Count, Edge, Extreme, Moments, Readings, Total, WholeTotal
 from pipeline.aggregate.whole import Values
 from pipeline.frame import DTYPES, Array, Column, Field, Frame, Ints
 from pipeline.problem import did_you_mean
 
 if TYPE_CHECKING:
-    from pipeline.component import OperatorContext, State
+    from pipeline.component import OperatorContext
     from pipeline.expression import Expression
 
 NUMBERS = ("float", "int", "bool")
@@ -79,21 +77,21 @@ class Argument:
 class Leaving:
     """The cells whose aggregates are wanted, seen by one argument."""
 
-    def __init__(self, argument: Argument, cells: Cells, slots: Ints, values: Values | None) -> None:
+    def __init__(self, argument: Argument, columns: Columns, slots: Ints, values: Values | None) -> None:
         self.argument = argument
-        self.cells = cells
+        self.columns = columns
         self.slots = slots
         self._values = values
 
     def __getitem__(self, what: str) -> Array:
         """What an accumulator holds."""
-        column: Array = self.cells[self.argument.accumulators[what].name][self.slots]
+        column: Array = self.columns[self.argument.accumulators[what].name][self.slots]
         return column
 
     def variance(self) -> Array:
         moments = self.argument.accumulators["moments"]
         assert isinstance(moments, Moments)
-        return moments.variance(self.cells.columns, self.slots)
+        return moments.variance(self.columns, self.slots)
 
     @property
     def values(self) -> Values:
@@ -163,11 +161,10 @@ class _Made(NamedTuple):
 
 
 class Aggregates:
-    """All aggregates of a node, with the cells that they are kept in. `columns`: more columns that the cells have."""
+    """All aggregates of a node. What is kept of each cell is a row of `columns` (name -> dtype, what a new cell holds)
+    in a table that the caller has, and the values that `keeps` in a `Kept`."""
 
-    def __init__(
-        self, texts: Mapping[str, str], context: OperatorContext, columns: Mapping[str, tuple[Any, Any]]
-    ) -> None:
+    def __init__(self, texts: Mapping[str, str], context: OperatorContext) -> None:
         self.arguments: dict[str, Argument] = {}
         self._rows = Count("")
         self._made: dict[str, _Made] = {}
@@ -180,15 +177,11 @@ class Aggregates:
         self.counts_rows = any(
             made.argument is None or self._rows in made.argument.accumulators.values() for made in self._made.values()
         )
-        self.cells = Cells({**columns, **self._columns()})
-        self.kept = Kept([DTYPES[a.kind] for a in self._kept])
-
-    def _columns(self) -> dict[str, tuple[Any, Any]]:
-        columns = dict(self._rows.columns) if self.counts_rows else {}
-        for argument in self.arguments.values():
-            for accumulator in argument.accumulators.values():
-                columns |= accumulator.columns
-        return columns
+        self._accumulators = [a for argument in self.arguments.values() for a in argument.accumulators.values()]
+        self.columns = dict(self._rows.columns) if self.counts_rows else {}
+        for accumulator in self._accumulators:
+            self.columns |= accumulator.columns
+        self.keeps = [DTYPES[a.kind] for a in self._kept]  # of the arguments whose values are needed at a cell's end
 
     # --- from text ---
 
@@ -254,52 +247,53 @@ class Aggregates:
         """The values of every argument."""
         return [_fitting(argument, argument.expression(frame)) for argument in self.arguments.values()]
 
-    def add(self, slots: Ints, window: int | Ints, group: Ints, time: Ints, values: Sequence[Column]) -> None:
+    def kept(self, values: Sequence[Column]) -> list[Column]:
+        """Those of them that are needed at a cell's end."""
+        return [c for a, c in zip(self.arguments.values(), values, strict=True) if a.kept is not None]
+
+    def add(self, columns: Columns, slots: Ints, time: Ints, values: Sequence[Column]) -> None:
         """Readings, in order of arrival, to the slots of their cells."""
-        columns = self.cells.columns
         with np.errstate(all="ignore"):  # a sum that overflows is missing in the end
             for argument, column in zip(self.arguments.values(), values, strict=True):
-                readings = Readings(slots, time, column)
-                for accumulator in argument.accumulators.values():
-                    if accumulator is not self._rows:  # readings are counted once for all, below
-                        accumulator.add(columns, readings)
+                if argument.accumulators:
+                    readings = Readings(slots, time, column)
+                    for accumulator in argument.accumulators.values():
+                        if accumulator is not self._rows:  # readings are counted once for all, below
+                            accumulator.add(columns, readings)
         if self.counts_rows:
             self._rows.add(columns, Readings(slots, time, None))
-        if self._kept:
-            kept = [c for a, c in zip(self.arguments.values(), values, strict=True) if a.kept is not None]
-            self.kept.add(window, group, time, kept)
 
-    def result(self, slots: Ints, ends: Ints) -> dict[str, Column]:
-        """The aggregates of these cells, whose windows end at `ends`."""
-        kept: list[Values] = []
-        if self._kept:
-            cell, time, columns = self.kept.select(self.cells["window"][slots], self.cells["group"][slots])
-            kept = [Values(cell, time, column, ends) for column in columns]
+    def merge(self, columns: Columns, into: int, other: int) -> None:
+        """One cell is added to another."""
+        with np.errstate(all="ignore"):
+            for accumulator in self._accumulators:
+                if accumulator is not self._rows:
+                    accumulator.merge(columns, into, other)
+            if self.counts_rows:
+                self._rows.merge(columns, into, other)
+
+    def result(
+        self, columns: Columns, slots: Ints, ends: Ints, kept: tuple[Ints, Ints, Sequence[Column]] | None
+    ) -> dict[str, Column]:
+        """The aggregates of these cells, whose windows end at `ends`. `kept`: for each value that is kept of them the
+        place of its cell in `slots`, its time, and itself."""
+        values = [Values(kept[0], kept[1], column, ends) for column in kept[2]] if kept else []
         with np.errstate(all="ignore"):  # what is not defined becomes missing
-            return {name: self._finish(made, slots, kept) for name, made in self._made.items()}
+            return {name: self._finish(made, columns, slots, values) for name, made in self._made.items()}
 
-    def _finish(self, made: _Made, slots: Ints, kept: Sequence[Values]) -> Column:
+    def of(self, cell: Ints, time: Ints, values: Sequence[Column], ends: Ints) -> dict[str, Column]:
+        """The aggregates of readings that are all at hand; `cell`: the place of each one's window in `ends`."""
+        columns = {name: np.full(len(ends), fill, dtype) for name, (dtype, fill) in self.columns.items()}
+        self.add(columns, cell, time, values)
+        return self.result(columns, np.arange(len(ends)), ends, (cell, time, self.kept(values)))
+
+    def _finish(self, made: _Made, columns: Columns, slots: Ints, values: Sequence[Values]) -> Column:
         argument = made.argument
         if argument is None:
-            return Column(self.cells[self._rows.name][slots])
-        values = None if made.aggregate.needs else kept[argument.kept or 0]
-        results, defined = made.aggregate.finish(Leaving(argument, self.cells, slots, values), *made.parameters)
+            return Column(columns[self._rows.name][slots])
+        of = Leaving(argument, columns, slots, None if made.aggregate.needs else values[argument.kept or 0])
+        results, defined = made.aggregate.finish(of, *made.parameters)
         return _column(results, defined, made.field)
-
-    # --- state ---
-
-    def drop(self, oldest: int) -> None:
-        """Windows before this one are past."""
-        self.cells.oldest = oldest
-        if self.kept.windows:
-            self.kept.drop(oldest)
-
-    def snapshot(self) -> State:
-        return {"cells": self.cells.snapshot(self.cells.live()), "rows": self.kept.snapshot()}
-
-    def restore(self, state: State) -> None:
-        self.cells.restore(state["cells"])
-        self.kept.restore(state["rows"])
 
 
 def _share(node: ast.expr) -> float | None:

@@ -56,7 +56,7 @@ class Cells:
         base: Any
         home: Any
         if isinstance(window, int):
-            base, home = _wrapped(window * SPAN), window * self._stride & self._mask
+            base, home = wrapped(window * SPAN), window * self._stride & self._mask
         else:
             base, home = window * SPAN, window * self._stride
         ids = group + base
@@ -130,5 +130,6 @@ class Cells:
         self._put(columns)
 
 
-def _wrapped(number: int) -> int:
+def wrapped(number: int) -> int:
+    """As 64 bits hold it."""
     return (number + 2**63) % 2**64 - 2**63

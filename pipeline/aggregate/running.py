@@ -18,6 +18,7 @@ _INT = np.iinfo(np.int64)
 _LOWEST = {"float": -np.inf, "int": _INT.min, "time": _INT.min, "bool": False, "string": ""}
 _HIGHEST = {"float": np.inf, "int": _INT.max, "time": _INT.max, "bool": True, "string": ""}
 
+_NO_TIMES: Ints = np.empty(1, np.int64)
 _ones = np.ones(1024, np.int64)
 
 
@@ -61,6 +62,10 @@ class Accumulator:
     def add(self, columns: Columns, readings: Readings) -> None:
         raise NotImplementedError
 
+    def merge(self, columns: Columns, into: int, other: int) -> None:
+        """What one cell holds is added to another. No value of the one is of the same time as one of the other."""
+        raise NotImplementedError
+
 
 class Count(Accumulator):
     """How many values there are. Always the last of an argument's to be told, so that others can ask whether theirs
@@ -72,6 +77,9 @@ class Count(Accumulator):
     def add(self, columns: Columns, readings: Readings) -> None:
         np.add.at(columns[self.name], readings.slots, ones(len(readings.slots)))
 
+    def merge(self, columns: Columns, into: int, other: int) -> None:
+        columns[self.name][into] += columns[self.name][other]
+
 
 class Total(Accumulator):
     """Their sum, as a float."""
@@ -82,6 +90,9 @@ class Total(Accumulator):
     def add(self, columns: Columns, readings: Readings) -> None:
         np.add.at(columns[self.name], readings.slots, readings.floats)
 
+    def merge(self, columns: Columns, into: int, other: int) -> None:
+        columns[self.name][into] += columns[self.name][other]
+
 
 class WholeTotal(Accumulator):
     """Their sum as a whole number; wraps beyond 64 bits, which `Total` shows."""
@@ -91,6 +102,9 @@ class WholeTotal(Accumulator):
 
     def add(self, columns: Columns, readings: Readings) -> None:
         np.add.at(columns[self.name], readings.slots, readings.values.astype(np.int64, copy=False))
+
+    def merge(self, columns: Columns, into: int, other: int) -> None:
+        columns[self.name][into] += columns[self.name][other]
 
 
 class Extreme(Accumulator):
@@ -108,6 +122,11 @@ class Extreme(Accumulator):
             _begin(column, columns[self._count], readings.slots, readings.values)
         self._extend(column, readings.slots, readings.values)
 
+    def merge(self, columns: Columns, into: int, other: int) -> None:
+        column = columns[self.name]
+        if not self._count or columns[self._count][other]:
+            self.add(columns, Readings(np.array([into]), _NO_TIMES, Column(column[other : other + 1])))
+
 
 class Edge(Accumulator):
     """The first or the last of them by time, and of equal times by arrival."""
@@ -117,6 +136,7 @@ class Edge(Accumulator):
         zero = "" if kind == "string" else 0
         columns = {"": (DTYPES[kind], zero), "time": (np.int64, _INT.max if first else _INT.min)}
         super().__init__(f"{which}({text})", columns)
+        self._earliest = first
         self._add = self._first if first else self._last
 
     def add(self, columns: Columns, readings: Readings) -> None:
@@ -136,11 +156,18 @@ class Edge(Accumulator):
         rows = np.flatnonzero(r.time == times[r.slots])
         column[r.slots[rows]] = r.values[rows]
 
+    def merge(self, columns: Columns, into: int, other: int) -> None:
+        column, times = columns[self.name], columns[f"time {self.name}"]
+        if times[other] < times[into] if self._earliest else times[other] > times[into]:
+            column[into], times[into] = column[other], times[other]
+
 
 class Moments(Accumulator):
     """Sums of the distance to the first value that came, and of its square.
 
-    The first value is in the sample, so what its distance squared can cost in precision is small against the variance.
+    Shifted data, as in Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983). The first value
+    is in the sample, so its distance from the mean, squared, is at most n times the variance: the relative error stays
+    below about n times that of one float, 1e-10 for a million values, however far from zero they lie.
     """
 
     def __init__(self, text: str, count: Count) -> None:
@@ -162,6 +189,15 @@ class Moments(Accumulator):
         square = columns[f"square {self.name}"][slots]
         result: Array = np.maximum(square - distance * distance / n, 0.0) / (n - 1)
         return result
+
+    def merge(self, columns: Columns, into: int, other: int) -> None:
+        base, distance, square = (columns[f"{part} {self.name}"] for part in ("base", "distance", "square"))
+        n = columns[self._count]
+        if not n[into]:
+            base[into] = base[other]
+        apart = base[other] - base[into]
+        square[into] += square[other] + 2 * apart * distance[other] + n[other] * apart * apart
+        distance[into] += distance[other] + n[other] * apart
 
 
 def _begin(column: Array, count: Ints, slots: Ints, values: Array) -> None:

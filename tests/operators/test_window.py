@@ -22,6 +22,12 @@ EXAMPLES: list[dict[str, Any]] = [
     {"size": "3 s", "lateness": "2 s", "aggregate": {"s": "sum(value)", "last": "last(door)", "v": "stddev(value)"}},
     {"size": "4 s", "offset": "1 s", "by": [], "aggregate": {"q": "median(value)", "d": "distinct(mode)"}},
     {"size": "4 s", "by": ["mode", "door"], "aggregate": {"n": "count(value)", "first": "first(count)"}},
+    {"window": "hopping", "size": "5 s", "every": "2 s", "lateness": "2 s", "aggregate": {"s": "sum(value)"}},
+    {"window": "session", "gap": "2 s", "lateness": "3 s", "aggregate": {"v": "variance(value)", "r": "rate(count)"}},
+    {"window": "count", "size": 3, "by": ["mode"], "aggregate": {"m": "mean(value)", "q": "median(count)"}},
+    {"window": "sliding", "size": "3 s", "lateness": "2 s", "aggregate": {"m": "mean(value)", "d": "delta(count)"}},
+    {"size": "4 s", "emit": {"every": "3 s"}, "aggregate": {"m": "mean(value)"}},
+    {"window": "session", "gap": "2 s", "emit": "changes", "by": [], "aggregate": {"n": "count()"}},
 ]
 
 SMALL = {"size": "10 s", "aggregate": {"n": "count()", "total": "sum(value)"}}
@@ -279,7 +285,7 @@ def pushed(settings: dict[str, Any], stream: Stream, disorder: int, cuts: set[in
     return rows, late
 
 
-@settings(max_examples=150)
+@settings(max_examples=100, deadline=None)
 @given(
     streams(late=12, max_size=40),
     st.sets(st.integers(1, 40)),
@@ -303,7 +309,7 @@ def test_the_columns_agree_with_a_loop(
     ]
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(streams(late=8, max_size=12))
 def test_no_cut_and_no_restart_changes_a_bit(stream: Stream) -> None:
     run(Window, {"size": "3 s", "lateness": "4 s", "aggregate": ALL}, stream, disorder=1)

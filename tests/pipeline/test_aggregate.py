@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from pipeline.aggregate import AGGREGATES, Aggregates
 from pipeline.aggregate.cells import Cells
+from pipeline.aggregate.kept import Kept
+from pipeline.aggregate.slots import Slots
 from pipeline.component import OperatorContext
 from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, KeyTable, Schema, column
 
@@ -93,11 +95,20 @@ def expected(name: str, points: list[Point]) -> Any:
 # --- the columns ---
 
 
-def build(texts: dict[str, str], kind: str, *, optional: bool = True, nan: bool = False) -> Aggregates:
+class Table:
+    """One cell for each group, as a kind of windows keeps them."""
+
+    def __init__(self, aggregates: Aggregates) -> None:
+        self.aggregates = aggregates
+        self.cells = Cells(aggregates.columns)
+        self.kept = Kept(aggregates.keeps, lambda cells: cells >= 0)
+
+
+def build(texts: dict[str, str], kind: str, *, optional: bool = True, nan: bool = False) -> Table:
     context = OperatorContext("node", Schema("key", {"x": Field(kind, optional, nan)}), KeyTable())
-    made = Aggregates(texts, context, {})
+    made = Aggregates(texts, context)
     assert not context.problems, context.problems
-    return made
+    return Table(made)
 
 
 def calls(kind: str) -> dict[str, str]:
@@ -106,7 +117,7 @@ def calls(kind: str) -> dict[str, str]:
     return {n: "quantile(x, 0.95)" if n == "quantile" else f"{n}(x)" for n in names}
 
 
-def feed(made: Aggregates, kind: str, readings: list[tuple[int, int, Any]], cuts: set[int]) -> None:
+def feed(made: Table, kind: str, readings: list[tuple[int, int, Any]], cuts: set[int]) -> None:
     """Readings (group, time, value or None) of one window, in Frames that end before `cuts`."""
     bounds = sorted({0, len(readings), *(c for c in cuts if c < len(readings))})
     for a, b in itertools.pairwise(bounds):
@@ -114,13 +125,15 @@ def feed(made: Aggregates, kind: str, readings: list[tuple[int, int, Any]], cuts
         group, time = np.array([g for g, _, _ in part]), np.array([t for _, t, _ in part])
         columns = {"x": column(kind, [v for _, _, v in part])}
         frame = Frame(time, group.astype(np.int32), np.arange(a, b), columns, NO_PROGRESS)
-        slots = made.cells.find(0, group)
-        made.add(slots, 0, group, time, made.evaluate(frame))
+        values = made.aggregates.evaluate(frame)
+        made.aggregates.add(made.cells.columns, made.cells.find(0, group), time, values)
+        made.kept.add(group, time, made.aggregates.kept(values))
 
 
-def results(made: Aggregates, groups: list[int]) -> dict[str, list[Any]]:
+def results(made: Table, groups: list[int]) -> dict[str, list[Any]]:
     slots = made.cells.find(0, np.array(groups))
-    columns = made.result(slots, np.full(len(groups), END))
+    ends, kept = np.full(len(groups), END), made.kept.select(np.array(groups))
+    columns = made.aggregates.result(made.cells.columns, slots, ends, kept)
     return {name: c.tolist() for name, c in columns.items()}
 
 
@@ -166,6 +179,54 @@ def test_every_aggregate_says_what_plain_python_says(stream: Any) -> None:
     whole = build(calls(kind), kind)
     feed(whole, kind, readings, set())
     assert str(results(whole, groups)) == str(got)
+
+
+@given(streams)
+def test_two_cells_that_merge_are_as_one(stream: Any) -> None:
+    """As when two sessions become one: what came before some moment, and what is dated after it."""
+    kind, readings, _ = stream
+    early = [(0, t, v) for _, t, v in readings if t < 3 * SECOND]
+    parts = build(calls(kind), kind)
+    feed(parts, kind, [*early, *((1, t, v) for _, t, v in readings if t >= 3 * SECOND)], set())
+    into, other = parts.cells.find(0, np.array([0, 1])).tolist()
+    parts.aggregates.merge(parts.cells.columns, into, other)
+    parts.kept.move(1, 0)
+    whole = build(calls(kind), kind)
+    feed(whole, kind, [*early, *((0, t, v) for _, t, v in readings if t >= 3 * SECOND)], set())
+    got, want = results(parts, [0]), results(whole, [0])
+    for name in got:
+        expected = want[name][0]
+        assert got[name][0] == (pytest.approx(expected, rel=1e-9, abs=1e-9) if type(expected) is float else expected)
+
+
+def test_values_are_kept_while_their_cell_is_wanted() -> None:
+    """Whether they are sorted in by now or not; and those of cells that are past are forgotten."""
+    wanted = {0, 1, 2}
+    kept = Kept([np.dtype(float)], lambda cells: np.isin(cells, list(wanted)))
+    for turn in range(100):
+        cells = np.arange(300) % 3
+        kept.add(cells, cells * 0 + turn, [column("float", [float(turn)] * 300)])
+    which, time, (values,) = kept.select(np.array([2, 5, 0]))
+    assert sorted(set(which.tolist())) == [0, 2]
+    assert time.tolist() == values.values.tolist()
+    assert sorted(time[which == 0].tolist()) == [t for t in range(100) for _ in range(100)]
+    assert (np.diff(time[which == 2]) >= 0).all()  # in order of arrival
+    wanted.remove(1)
+    assert len(kept.snapshot()[0]) == 20_000
+
+
+def test_slots_are_taken_again() -> None:
+    table = Slots({"sum": (np.int64, 7)})
+    first = table.take(100)
+    table["sum"][first] = np.arange(100)
+    table.give_back(first[:50])
+    again = table.take(50)
+    assert set(again.tolist()) == set(first[:50].tolist())
+    assert (table["sum"][again] == 7).all()
+    assert (table["sum"][first[50:]] == np.arange(50, 100)).all()
+    other = Slots({"sum": (np.int64, 7)})
+    other.restore(table.snapshot())
+    assert sorted(other["sum"][other.used()].tolist()) == sorted([7] * 50 + [*range(50, 100)])
 
 
 @given(streams)
@@ -267,7 +328,7 @@ def test_a_value_that_never_changes_is_its_own_time_weighted_mean() -> None:
 )
 def test_what_is_wrong_is_said_once_with_the_way_out(text: str, kind: str, said: str) -> None:
     context = OperatorContext("node", Schema("key", {"x": Field(kind)}), KeyTable())
-    Aggregates({"good": "count()", "bad": text}, context, {})
+    Aggregates({"good": "count()", "bad": text}, context)
     assert [setting for setting, _ in context.problems] == ["aggregate.bad"]
     assert said in context.problems[0][1]
 
