@@ -24,6 +24,9 @@ _DAYS = {"day": 1.0, "week": 7.0, "month": 30.436875}
 _FIRST, _LAST = datetime(1678, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
 
 
+_MOST = {"day": 36_525, "week": 5_218, "month": 1_200}  # a hundred years
+
+
 class Length(NamedTuple):
     """`times` days, weeks (from Monday on) or months."""
 
@@ -37,14 +40,16 @@ def length(text: Any, *, zoned: bool) -> Length | None:
     if match is None or (match[2] == "d" and not zoned) or int(match[1]) == 0:
         return None
     unit, per = _UNITS[match[2] if match[2] == "d" else match[2].removesuffix("s")]
-    return Length(unit, int(match[1]) * per)
+    times = int(match[1]) * per
+    return Length(unit, times) if times <= _MOST[unit] else None
 
 
 class Calendar:
-    """Window w begins `times` * w units after that of 1970-01-01 (weeks: its Monday), at local midnight plus `offset`, as clocks there show.
+    """Window w begins `times` * w units after that of 1970-01-01 (weeks: its Monday), at local midnight plus `offset`, as
+    clocks there show.
 
-    A local time that a change of the clocks leaves out is the moment of the change; of one that comes twice the first
-    counts. The bounds are computed once each, in one stretch from the first window that was asked for to the last.
+    A local time that a change of the clocks leaves out is the moment of the change; of one that comes twice the first is
+    meant. The bounds are computed once each, in one stretch from the first window that was asked for to the last.
     """
 
     single = True
@@ -54,7 +59,7 @@ class Calendar:
         self.zone = zone
         self.offset = timedelta(microseconds=offset // 1000)
         self._low = 0  # the number of the first window of `_bounds`
-        self._bounds: Ints = np.array([self._bound(0)])  # starts, and the end of the last one
+        self._bounds: Ints = np.empty(0, np.int64)  # starts, and the end of the last one
 
     def _bound(self, window: int) -> int:
         """When a window begins."""
@@ -68,11 +73,14 @@ class Calendar:
             day = _EPOCH + timedelta(days=steps)
         local = datetime(day.year, day.month, day.day) + self.offset  # noqa: DTZ001 - the zone is added next
         since = local.replace(tzinfo=self.zone).astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-        return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
+        return min((since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000, 2**63 - 1)
 
     def _reach(self, low: int, high: int) -> None:
         """Know the bounds around these times, and of two windows more on either side."""
         per = _DAYS[self.size.unit] * self.size.times * _DAY_NS
+        if not len(self._bounds):
+            self._low = int(low // per) - 1
+            self._bounds = np.array([self._bound(self._low)])
         while self._bounds[0] > low:
             more = int((self._bounds[0] - low) // per) + 2
             before = [self._bound(w) for w in range(self._low - more, self._low)]
@@ -102,6 +110,8 @@ class Calendar:
 
     def _know(self, window: Any) -> None:
         low, high = int(np.min(window)), int(np.max(window))
+        if not len(self._bounds):
+            self._low = low
         if low < self._low:
             self._bounds = np.append(np.array([self._bound(w) for w in range(low, self._low)]), self._bounds)
             self._low = low

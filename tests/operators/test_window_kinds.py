@@ -15,7 +15,7 @@ from tests.operators.windows import Count, Hopping, Session, Sliding, agree, cut
 
 SUM = {"aggregate": {"n": "count()", "total": "sum(value)"}}
 lateness = st.sampled_from([0, 3, 9])
-moderate = settings(max_examples=1500, deadline=None)
+moderate = settings(max_examples=120, deadline=None)
 
 
 def short(table: dict[str, Any], readings: str, **more: Any) -> list[tuple[Any, ...]]:
