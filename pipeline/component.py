@@ -361,6 +361,10 @@ class Source:
         """A reading that was refused, as a payload to be decoded once more. None: this source cannot."""
         return None
 
+    def given(self, reading: Mapping[str, Any]) -> Payload | None:
+        """The fields of a reading, as a `[[test]]` block names them, as a payload to be decoded. None: this source takes none."""
+        return None
+
     def reread(self, start: Any, end: Any) -> list[Payload]:
         """The payloads between two positions, cut as before. OSError or ValueError if they are gone."""
         raise NotImplementedError

@@ -88,6 +88,7 @@ class Engine:
         # The journal's Frames are the history's, but stay until the checkpoint: so they count against its size.
         smallest = self.limits.smallest
         self.checkpoint_bytes = CHECKPOINT_BYTES if smallest is None else min(CHECKPOINT_BYTES, smallest // 20)
+        self.heartbeat: int | None = HEARTBEAT_NS  # None: this process is never stopped unawares
         self._beating = False  # time is being looked at: a long gap means that the process was stopped
 
     def keep_latest(self, stream: str) -> None:
@@ -169,7 +170,7 @@ class Engine:
         """Until something arrives, a commit is done, or time makes something due."""
         self._take_in(not self.blocked())
         wait = self._next_look()
-        self._beating = wait is not None
+        self._beating = wait is not None and self.heartbeat is not None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if wait is None else wait / 1e9):
                 await self._awake.wait()
@@ -185,8 +186,13 @@ class Engine:
         """A process that was stopped heard nothing meanwhile: its sources fall idle anew from now on."""
         before, self.now = self.now, self.clock.monotonic()
         if self._beating and self.now - before > PAUSE_NS:
-            for intake in self.intakes.values():
-                intake.heard = self.now
+            self.was_stopped()
+
+    def was_stopped(self) -> None:
+        """Nobody listened until now."""
+        self.now = self.clock.monotonic()
+        for intake in self.intakes.values():
+            intake.heard = self.now
 
     def _idle_for(self, intake: Intake) -> int | None:
         """ns of silence of a live source, once it counts as idle."""
@@ -219,9 +225,10 @@ class Engine:
         ) and self.in_flight < IN_FLIGHT:
             waits.append(max(self.settings.commit - (self.now - self.committed_at), 0))
         if self.blocked():
-            waits.append(HEARTBEAT_NS)
+            waits.append(self.heartbeat or HEARTBEAT_NS)
         if (due := self.graph.due()) is not None and self.in_flight < IN_FLIGHT:
-            waits += [min(w, HEARTBEAT_NS) for i in self.intakes.values() if (w := self._until(i, due)) is not None]
+            beat = self.heartbeat or FAR
+            waits += [min(w, beat) for i in self.intakes.values() if (w := self._until(i, due)) is not None]
         return min(waits) if waits else None
 
     def _until(self, intake: Intake, due: int) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from pipeline.component import Codec, Context, Decoded, Payload, ReadingSettings, Source, SourceContext, joined
 from pipeline.frame import Field, Schema
@@ -71,6 +73,9 @@ class CodecSource(Source):
     def readings(self, payload: Payload) -> list[bytes] | None:
         split = getattr(payload.codec or self.codec, "readings", None)
         return None if split is None else list(split(payload.data))
+
+    def given(self, reading: Mapping[str, Any]) -> Payload | None:
+        return self.again(json.dumps(reading).encode(), "application/json")  # the standard library's knows NaN
 
     def again(self, reading: bytes, media_type: str) -> Payload | None:
         if media_type and media_type not in self._others:

@@ -181,12 +181,17 @@ class Pipeline:
         return old
 
 
-def check(path: Path) -> tuple[Config, Graph]:
-    """Load and build, without starting or writing anything. ConfigError with every problem."""
+def look(path: Path) -> tuple[Config, Graph]:
+    """Load and build, without starting or writing anything; there may be problems. ConfigError if it is not TOML."""
     from pipeline.config import load
 
     config = load(path)
-    graph = Graph(config, KeyTable(limit=config.pipeline.max_keys), RealClock())
+    return config, Graph(config, KeyTable(limit=config.pipeline.max_keys), RealClock())
+
+
+def check(path: Path) -> tuple[Config, Graph]:
+    """The same for one that is to be run. ConfigError with every problem."""
+    config, graph = look(path)
     if problems := sorted([*config.problems, *graph.problems]):
         raise ConfigError(config.path, problems)
     return config, graph

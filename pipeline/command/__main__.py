@@ -14,6 +14,7 @@ import sys
 COMMANDS = {
     "run": "run a pipeline until it is stopped or its finite sources end",
     "check": "find every problem of a pipeline file without starting it",
+    "test": "run the [[test]] blocks of a pipeline file on virtual time",
     "graph": "show the graph of a pipeline file",
     "dead": "list dead letters (what was refused or failed, and why), or replay them",
     "doctor": "look at the state folder of a pipeline, running or not",

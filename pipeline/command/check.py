@@ -14,10 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from pipeline.problem import ConfigError
-    from pipeline.run import check
+    from pipeline.trial.tests import checked
 
     try:
-        _, graph = check(options.file)
+        _, graph, tests = checked(options.file)
     except ConfigError as error:
         if options.format != "json":
             raise
@@ -27,5 +27,7 @@ def main(options: argparse.Namespace) -> int:
         print(json.dumps({"file": str(options.file), "problems": []}))
     else:
         counts = f"{len(graph.sources)} sources, {len(graph.edges)} operators, {len(graph.sinks)} sinks"
+        if tests:
+            counts += f", {len(tests)} tests"
         print(f"{options.file}: no problems ({counts})")
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.problem import ConfigError, Problem, did_you_mean, dotted, nearest
-from pipeline.run import check
+from pipeline.trial.tests import checked as check
 
 FOLDER = Path(__file__).parents[1] / "problems"
 

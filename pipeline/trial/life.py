@@ -1,0 +1,299 @@
+"""One `[[test]]` block, run: the whole engine on virtual time, with its senders, its peers, and what happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import count, groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from pipeline.component import Sink, Source
+from pipeline.config import Config
+from pipeline.delivery import Delivery
+from pipeline.frame import Frame, KeyTable, Schema, rows
+from pipeline.graph import Graph
+from pipeline.intake import Intake
+from pipeline.journal.commit import Store
+from pipeline.run import Pipeline
+from pipeline.services import EngineServices
+from pipeline.thin import shown
+from pipeline.trial import block as blocks
+from pipeline.trial.around import Peer, Sender
+from pipeline.trial.block import Block
+from pipeline.trial.loop import LoopClock, VirtualLoop
+from pipeline.trial.store import InlineStore
+
+log = logging.getLogger("headwater")
+
+Row = dict[str, Any]
+
+
+class Instant(int):
+    """A time in a row, ns since 1970."""
+
+
+class Result:
+    """What came of a test: rows by node, and what a person wants to know if they are not those expected."""
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.came: dict[str, list[Row]] = {name: [] for name in block.expect}
+        self.refused: list[tuple[str, str]] = []  # (source, reason)
+        self.said: list[str] = []  # by the log
+        self.error = ""  # it did not come to its end
+
+
+def run(config: Config, block: Block) -> Result:
+    """Run a block of a good pipeline file. Touches nothing but a temporary folder."""
+    loop = VirtualLoop()
+    result = Result(block)
+    listening = _Listener(result)
+    log.addHandler(listening)
+    propagate, log.propagate = log.propagate, False
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="headwater-test-", dir=_memory()) as folder,
+            asyncio.Runner(loop_factory=lambda: loop) as runner,
+        ):
+            runner.run(_Trial(config, block, loop, Path(folder), result).run())
+    except Exception as error:  # noqa: BLE001 - a test that cannot be run has failed, and the next one is run
+        result.error = f"{type(error).__name__}: {error}"
+    finally:
+        log.removeHandler(listening)
+        log.propagate = propagate
+    return result
+
+
+def _memory() -> str | None:
+    """A folder in memory, where there is one."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+class _Listener(logging.Handler):
+    def __init__(self, result: Result) -> None:
+        super().__init__(logging.WARNING)
+        self.result = result
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.result.said.append(record.getMessage())
+
+
+class _Trial:
+    """Outlives each life of the pipeline."""
+
+    def __init__(self, config: Config, block: Block, loop: VirtualLoop, folder: Path, result: Result) -> None:
+        self.config = config
+        self.block = block
+        self.loop = loop
+        self.folder = folder
+        self.result = result
+        self.clock = LoopClock(loop, block.start)
+        self.chance = random.Random(0)  # of the pauses between tries
+        self.batches = count()
+        given = [row.source for row in block.rows]
+        sources = [name for name, node in config.nodes.items() if node.kind == "source"]
+        self.senders = {name: Sender(given.count(name)) for name in sources}
+        self.peers: dict[str, Peer] = {}
+        self.pipeline: VirtualPipeline | None = None  # None: it is down
+        self._task: asyncio.Task[None] | None = None
+
+    # --- its course ---
+
+    async def run(self) -> None:
+        await self._start()
+        agenda = [*((row.at, 1, row) for row in self.block.rows), *self._happenings()]
+        agenda.sort(key=itemgetter(0, 1))
+        for at, due in groupby(agenda, itemgetter(0)):
+            if at > self.block.end:
+                break
+            await self.loop.until(at)
+            for _, rank, what in due:
+                if rank == 1:
+                    self.senders[what.source].give(what.reading)
+                else:
+                    await self._happens(what)
+        await self.loop.until(self.block.end)
+        await self.loop.settled()
+        await self._stop()
+
+    def _happenings(self) -> list[tuple[int, int, Any]]:
+        """What is down comes up before readings of the same moment, and a step happens after them."""
+        steps = self.block.steps
+        ups = [s for s in steps if isinstance(s, blocks.Restart | blocks.Crash)]
+        return [*((int(s.at), 2, s) for s in steps), *((int(s.at + s.down), 0, None) for s in ups if s.down)]
+
+    async def _happens(self, step: Any) -> None:
+        if not isinstance(step, blocks.Crash):
+            await self.loop.settled()
+        match step:
+            case None:
+                await self._start()
+            case blocks.Restart():
+                await self._stop()
+            case blocks.Crash():
+                await self._kill()
+            case blocks.Pause():
+                self._pause(int(step.down))
+            case blocks.Offline() | blocks.Online():
+                for name, peer in self.peers.items():
+                    if step.sink in (None, name):
+                        peer.online = isinstance(step, blocks.Online)
+            case blocks.ClockJump():
+                self.clock.offset += step.ns
+        if isinstance(step, blocks.Restart | blocks.Crash) and not step.down:
+            await self._start()
+
+    # --- lives of the pipeline ---
+
+    async def _start(self) -> None:
+        if self.pipeline is not None and not self._done():
+            return
+        started: asyncio.Future[None] = self.loop.create_future()
+        self.pipeline = VirtualPipeline(self)
+        self.pipeline.on_start = lambda _: started.set_result(None)
+        self._task = self.loop.create_task(self.pipeline.run())
+        await asyncio.wait([self._task, started], return_when=asyncio.FIRST_COMPLETED)
+        self._done()
+
+    def _done(self) -> bool:
+        """It has ended by itself, as it does when its finite sources have. Raises what made it fail."""
+        assert self._task is not None
+        return self._task.done() and self._task.result() is None
+
+    async def _stop(self) -> None:
+        if self.pipeline is None or self._task is None:
+            return
+        self.pipeline.stop()
+        await self._task
+        self.pipeline = None
+
+    async def _kill(self) -> None:
+        if self.pipeline is None or self._task is None:
+            return
+        self.pipeline.kill()
+        for sender in self.senders.values():
+            sender.hang_up()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self.pipeline = None
+
+    def _pause(self, ns: int) -> None:
+        self.loop.micros += ns // 1_000
+        if self.pipeline is not None:
+            self.pipeline.was_paused()
+
+    # --- what comes out ---
+
+    def came(self, node: str, stream: str | None, frame: Frame, schema: Schema, keys: KeyTable, **more: Any) -> None:
+        """Rows of a node that is asked for; `stream`: which of its inputs they are, of a sink."""
+        instants = [name for name in ("time", *schema.fields) if name == "time" or schema.fields[name].kind == "time"]
+        told = more if stream is None else {"stream": stream, **more}
+        for row in rows(frame, schema, keys.names, "ns"):
+            for name in instants:
+                if row[name] is not None:
+                    row[name] = Instant(row[name])
+            self.result.came[node].append({**told, **row})
+
+
+class VirtualPipeline(Pipeline):
+    """The pipeline as it always is, but for what is outside: no network, its files elsewhere, a writer without a thread."""
+
+    def __init__(self, trial: _Trial) -> None:
+        self.trial = trial
+        config = trial.config
+        super().__init__(config, Graph(config, KeyTable(limit=config.pipeline.max_keys), trial.clock))
+        self._uncommitted: deque[tuple[int, Callable[[], None]]] = (
+            deque()
+        )  # rows of steps that may yet be lost, by step
+        for source in self.graph.sources.values():
+            source.replayable = False  # there is no file to read again: the journal keeps the Frames
+        wanted = trial.block.expect
+        for name, sink in self.graph.sinks.items():
+            if sink.buffer is not None:
+                peer = trial.peers.setdefault(name, Peer(lambda *_: None))
+                peer.tell = partial(self._delivered, name) if name in wanted else lambda *_: None
+                sink.deliver = peer.deliver  # type: ignore[method-assign]
+            elif name in wanted:
+                sink.write = partial(self._written, name, sink.write)  # type: ignore[method-assign]
+
+    def kill(self) -> None:
+        self.store.dead = True
+
+    def was_paused(self) -> None:
+        if self.engine is not None:
+            self.engine.was_stopped()
+
+    # --- what is outside ---
+
+    store: InlineStore
+
+    def open_store(self) -> Store:
+        return InlineStore(self.trial.folder, self.config.pipeline.durability)
+
+    def _delivery(self, store: Store) -> Delivery | None:
+        sinks = {name: sink for name, sink in self.graph.sinks.items() if sink.buffer is not None}
+        if not sinks:
+            return None
+        chance, batches = self.trial.chance, self.trial.batches
+        return Delivery(
+            sinks, store, self.clock, self.graph.keys, self.graph.streams,
+            random_=chance, new_key=lambda: f"{next(batches)}",
+        )  # fmt: skip
+
+    async def _serve(self, services: EngineServices) -> None:
+        assert self.engine is not None
+        self.engine.heartbeat = None
+        parts: list[Source | Sink] = [*self.graph.sources.values(), *self.graph.sinks.values()]
+        for part in parts:
+            part.context.services = services
+        self._watch()
+
+    async def _feed(self, intake: Intake) -> None:
+        await self.trial.senders[intake.name].run(intake)
+
+    # --- what comes out ---
+
+    def _watch(self) -> None:
+        """From now on: what recovery pushed through the graph had come out before."""
+        assert self.engine is not None
+        for name in self.trial.block.expect:
+            if name in self.graph.streams:
+                self.graph.watch(name, partial(self._emitted, name))
+        for name in self.graph.sources:
+            self.graph.watch(f"{name}.invalid", partial(self._refused, name))
+        self.engine.published.append(self._committed)
+
+    def _later(self, tell: Callable[[], None]) -> None:
+        assert self.engine is not None
+        self._uncommitted.append((self.engine.number, tell))
+
+    def _committed(self, writes: Any) -> None:
+        while self._uncommitted and self._uncommitted[0][0] <= writes.step:
+            self._uncommitted.popleft()[1]()
+
+    def _emitted(self, stream: str, frame: Frame) -> None:
+        if len(frame):
+            schema, keys = self.graph.streams[stream], self.graph.keys
+            self._later(lambda: self.trial.came(stream, None, frame, schema, keys))
+
+    def _refused(self, source: str, frame: Frame) -> None:
+        if len(frame):
+            reasons = [(source, reason) for reason in frame["reason"].tolist()]
+            self._later(lambda: self.trial.result.refused.extend(reasons))
+
+    def _written(self, sink: str, write: Any, stream: str, frame: Frame, writes: Any) -> None:
+        write(stream, frame, writes)
+        schema, keys = self.graph.streams[stream], self.graph.keys
+        self._later(lambda: self.trial.came(sink, stream, frame, schema, keys))
+
+    def _delivered(self, sink: str, stream: str, frame: Frame, recovered: bool) -> None:
+        told, schema = shown(frame, self.graph.streams.get(stream))
+        more = {"recovered": True} if recovered else {}
+        self.trial.came(sink, stream, told, schema, self.graph.keys, **more)
