@@ -152,9 +152,12 @@ class Engine:
         return self.stopping or all(i.ended for i in self.intakes.values())
 
     def _something_to_do(self) -> bool:
+        return self._arrived() or self._tick_due()
+
+    def _arrived(self) -> bool:
         if self.replays or self.outside:
             return True
-        return any(len(i.inbox) or self._ends_now(i) for i in self.intakes.values()) or self._tick_due()
+        return any(len(i.inbox) or self._ends_now(i) for i in self.intakes.values())
 
     def _ends_now(self, intake: Intake) -> bool:
         """A finite source has brought all it had, and the graph has not been told."""
@@ -220,15 +223,14 @@ class Engine:
     def _next_look(self) -> int | None:
         """ns until time should be looked at; None: not before something arrives."""
         waits = []
-        if (
-            self.replays or self.outside or any(len(i.inbox) for i in self.intakes.values())
-        ) and self.in_flight < IN_FLIGHT:
-            waits.append(max(self.settings.commit - (self.now - self.committed_at), 0))
+        held = max(self.settings.commit - (self.now - self.committed_at), 0)  # no step before that
+        if self._arrived() and self.in_flight < IN_FLIGHT:
+            waits.append(held)
         if self.blocked():
             waits.append(self.heartbeat or HEARTBEAT_NS)
         if (due := self.graph.due()) is not None and self.in_flight < IN_FLIGHT:
-            beat = self.heartbeat or FAR
-            waits += [min(w, beat) for i in self.intakes.values() if (w := self._until(i, due)) is not None]
+            untils = [w for i in self.intakes.values() if (w := self._until(i, due)) is not None]
+            waits += [min(max(w, held), self.heartbeat or FAR) for w in untils]
         return min(waits) if waits else None
 
     def _until(self, intake: Intake, due: int) -> int | None:

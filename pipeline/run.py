@@ -104,7 +104,7 @@ class Pipeline:
         await self._serve(services)
         await engine.begun()
         tasks = [asyncio.create_task(self._feed(i), name=f"source {i.name}") for i in engine.intakes.values()]
-        tasks.append(asyncio.create_task(engine.outside.watch(), name="files beside the streams"))
+        tasks.append(asyncio.create_task(self._watch_files(engine), name="files beside the streams"))
         if delivery is not None:
             await delivery.start()
             engine.published.append(lambda writes: delivery.wake() if writes.outbox else None)
@@ -151,6 +151,9 @@ class Pipeline:
             part.context.server = self.server
             part.mount(self.server)
         await self.server.start()
+
+    async def _watch_files(self, engine: Engine) -> None:
+        await engine.outside.watch()
 
     async def _feed(self, intake: Intake) -> None:
         try:
