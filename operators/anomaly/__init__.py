@@ -74,6 +74,8 @@ class Anomaly(Operator):
     State: the numbers below. Memory: 2,312 bytes for each key.
     """
 
+    presentation = ("alarms", "prefix")  # what was learned stays when these change
+
     def __init__(self, settings: AnomalySettings, context: OperatorContext) -> None:
         super().__init__(settings, context)
         self.field = _field(settings.field, context)

@@ -282,6 +282,22 @@ def test_an_int_is_watched_as_well_and_a_prefix_names_what_is_added() -> None:
     assert said[-1]["count_anomaly"] is True
 
 
+def test_what_was_learned_outlives_another_rate_of_alarms() -> None:
+    operator, _ = make(Anomaly, {}, NUMBER)
+    other, _ = make(Anomaly, {"alarms": "1 per day", "prefix": "x_"}, NUMBER)
+    assert {"alarms", "prefix"} == set(Anomaly.presentation)
+    values = 20 + noise(1_000)
+    for one in (operator, other):
+        one.context.keys.codes(["a"])
+    frame = Frame(START + np.arange(1_000) * FIVE_MINUTES, np.zeros(1_000, np.int32), np.arange(1_000), {}, NO_PROGRESS)
+    for state in operator.context.states.values():
+        state.grow(1)
+    operator.on_frame(frame.with_columns({"value": Column(values)}))
+    other.restore(operator.snapshot())
+    spike = frame.take(slice(999, 1_000)).with_columns({"value": Column(np.array([40.0]))})
+    assert other.on_frame(spike)["x_anomaly"].tolist() == [True]
+
+
 def test_the_memory_of_a_key_is_as_stated() -> None:
     operator, _ = make(Anomaly, {}, NUMBER)
     operator.context.keys.codes([f"s{i}" for i in range(10_000)])
