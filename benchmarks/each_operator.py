@@ -99,6 +99,13 @@ ROWS = [
             "fields": {"peak": "hot.temperature"},
         },
     ),
+    Row("python", {"function": "same.py:same"}, "frames", {"same.py": "def same(source):\n    return source\n"}),
+    Row(
+        "python",
+        {"function": "same.py:same", "items": True},
+        "items",
+        {"same.py": "def same(source):\n    return source\n"},
+    ),
     # Both streams have the same readings; what is counted are those of one.
     Row("join", {"with": "other", "fields": ["temperature"], "prefix": "other_", "tolerance": "1 min"}, "as of"),
     Row(

@@ -121,7 +121,7 @@ class Pattern(Operator):
     for "each A that was followed by a B".
     Readings are taken in the order of their times (of equal ones, of their arrival), each when the watermark has reached it; an
     absence is known when the watermark has passed its end. The end of a finite input is not the passing of time.
-    Late data: a reading older than the watermark goes to the output `late`.
+    Late data: a reading older than the watermark goes to the output `late`. `previous` and the like go by arrival.
     At the limit: of more than `max_open` attempts of one key the oldest is given up; a reading that would wait when `max_waiting`
     do fails, and is set aside.
     State: the attempts, and the readings that wait for the watermark and fit some step. Memory: about 40 bytes and 9 for each
@@ -337,12 +337,13 @@ class Pattern(Operator):
         columns = {
             n: [c.values.copy(), None if c.present is None else c.present.copy()] for n, c in rows.columns.items()
         }
-        return {
+        return super().snapshot() | {
             "waiting": [rows.time.copy(), rows.key.copy(), rows.seq.copy(), self.bits.copy(), columns],
             "open": [[key, o.start, o.end, o.step, [*o.values]] for key, of in self.open.items() for o in of],
         }
 
     def restore(self, state: State) -> None:
+        super().restore(state)
         time, key, seq, self.bits, columns = state["waiting"]
         self.waiting = Frame(time, key, seq, {n: Column(*parts) for n, parts in columns.items()}, NO_PROGRESS)
         self.first = int(time.min(initial=FAR))

@@ -107,6 +107,7 @@ class OperatorContext(Context):
         self.sides = sides or {}  # setting (one of `Operator.sides`) -> the streams that it names, with their schemas
         self.outputs: dict[str, Schema] = {}
         self.emitted: dict[str, list[Frame]] = {}
+        self.refused: list[tuple[Frame, str]] = []  # rows of the Frame that is being pushed, each with the reason
         self.states: dict[str, PerKey] = {}
         self.files: dict[str, OutsideFile] = {}  # by the name of their rows in `frame.sides`; no name of a stream
         self.pasts: list[Past] = []  # of the expressions that remember readings
@@ -148,6 +149,10 @@ class OperatorContext(Context):
         self.outputs[name] = schema
         emitted = self.emitted[name] = []
         return emitted.append
+
+    def refuse(self, rows: Frame, reason: str) -> None:
+        """Rows of the input that cost an error, where the others could go on: they are set aside as dead letters."""
+        self.refused.append((rows, reason))
 
     def per_key(self, name: str, kinds: Sequence[tuple[str, str]] | str) -> PerKey:
         """State for each key; `name` and the names of `kinds` are part of what is saved."""

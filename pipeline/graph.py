@@ -97,7 +97,11 @@ class Edge:
         self._inlet.on_next(frame)
         error, self._error = self._error, None
         self.context.settle(done=error is None)
+        refused, self.context.refused = self.context.refused, []
         if error is None:
+            for rows, self.failure in refused:
+                log.error("%s failed: %s", self.name, self.failure)
+                self.aside(Guilty(self.name, self.failure, rows, self.context.schema))
             return
         del self._came[kept:]
         self.failure = f"{type(error).__name__}: {error}"

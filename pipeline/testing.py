@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import re
 import typing
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -274,16 +275,18 @@ def make(
     name: str = "node",
     keys: KeyTable | None = None,
     sides: Mapping[str, Schema] | None = None,
+    folder: Path = Path(),
 ) -> tuple[Operator, list[tuple[str, str]]]:
     """The operator, from settings as they stand in a pipeline file, and the problems that it found in them.
 
     `sides`: the schemas of further streams that the settings name; of one that is not in it, that of the input.
+    `folder`: where the pipeline file would lie.
     """
     kind = typing.get_type_hints(cls.__init__)["settings"]
     converted = msgspec.convert(dict(settings), kind, dec_hook=quantity.convert)
     schemas = sides or {}
     beside = {s: {n: schemas.get(n, schema) for n in _streams_of(settings.get(s, ()))} for s in cls.sides}
-    context = OperatorContext(name, schema, KeyTable() if keys is None else keys, sides=beside)
+    context = OperatorContext(name, schema, KeyTable() if keys is None else keys, sides=beside, folder=folder)
     operator = cls(converted, context)
     return operator, context.problems
 
@@ -303,14 +306,15 @@ def run(
     output: str | None = None,
     name: str = "node",
     clock: int = 0,
+    folder: Path = Path(),
 ) -> list[dict[str, Any]]:
     """The rows that leave the operator (or its output `output`), times in ns. AssertionError if a cut or a restart
     changes them, or if the operator breaks a rule that the graph relies on."""
-    operator, problems = make(cls, settings, schema, name=name, sides=sides)
+    operator, problems = make(cls, settings, schema, name=name, sides=sides, folder=folder)
     assert not problems, f"the settings are wrong: {problems}"
     beside = {stream: s for of in operator.context.sides.values() for stream, s in of.items()}
     feed = _Feeds(parse(rows) if isinstance(rows, str) else rows, schema, beside, _ns(disorder), clock)
-    runner = _Runner(cls, settings, feed, name)
+    runner = _Runner(cls, settings, feed, name, folder)
     whole = runner.rows((), restarts=False, pauses=False)
     every = range(1, len(feed.stream))
     _same(whole, runner.rows(every, restarts=False, pauses=False), "one reading at a time")
@@ -339,11 +343,12 @@ def _same(whole: Rows, other: Rows, how: str) -> None:
 class _Runner:
     """One operator and one stream; each call of `rows` is a fresh run."""
 
-    def __init__(self, cls: type[Operator], settings: Mapping[str, Any], feed: _Feeds, name: str) -> None:
+    def __init__(self, cls: type[Operator], settings: Mapping[str, Any], feed: _Feeds, name: str, folder: Path) -> None:
         self.cls = cls
         self.settings = settings
         self.feed = feed
         self.name = name
+        self.folder = folder
 
     def rows(self, cuts: Iterable[int], *, restarts: bool, pauses: bool) -> Rows:
         """What leaves when the stream is cut so. `pauses`: an empty Frame after each, in which no time passes."""
@@ -369,7 +374,8 @@ class _Runner:
 
     def _node(self, keys: KeyTable, state: Any = None, reached: int = NEVER) -> _Node:
         feed = self.feed
-        operator, _ = make(self.cls, self.settings, feed.schema, name=self.name, keys=keys, sides=feed.sides)
+        named: dict[str, Any] = {"name": self.name, "sides": feed.sides, "folder": self.folder}
+        operator, _ = make(self.cls, self.settings, feed.schema, keys=keys, **named)
         merge = Merge(feed.schema, [*feed.sides])
         merge.reached = reached
         return _Node(operator, merge, state)

@@ -61,6 +61,12 @@ def sides_of(type_: str, example: Mapping[str, Any]) -> dict[str, Schema]:
     return {stream: schemas.get(stream, READINGS) for stream in streams}
 
 
+def folder_of(type_: str) -> Path:
+    """Where the pipeline file would lie: `FOLDER` in the operator's own test."""
+    found: Path = getattr(_own_test(type_), "FOLDER", Path())
+    return found
+
+
 @cache
 def _own_test(type_: str) -> Any:
     file = Path(__file__).parent / "operators" / f"test_{type_}.py"
@@ -85,12 +91,12 @@ def test_no_cut_and_no_restart_changes_a_row(type_: str, example: dict[str, Any]
     """The same rows bit for bit, of each output; and all else that `run` watches over."""
     cls, _ = registry.find("operator", type_)
     sides = sides_of(type_, example)
-    files = getattr(_own_test(type_), "FILES", ()) if make(cls, example, READINGS)[0].context.files else ()
+    files = getattr(_own_test(type_), "FILES", ()) if "table" in example else ()
 
     @settings(max_examples=40, deadline=None)
     @given(streams(READINGS, max_size=15, sides=sides, files=files), st.integers(0, 3))
     def holds(stream: Stream, disorder: int) -> None:
-        run(cls, example, stream, schema=READINGS, sides=sides, disorder=disorder)
+        run(cls, example, stream, schema=READINGS, sides=sides, disorder=disorder, folder=folder_of(type_))
 
     holds()
 
@@ -106,11 +112,11 @@ def test_the_docstring_has_an_example_that_runs(type_: str) -> None:
             assert table.pop("type") == type_
             assert table.pop("input", None) or table.pop("inputs"), "an operator has an input"
             sides: dict[str, Schema] = getattr(_own_test(type_), "SIDES", {})
-            _, problems = make(cls, table, DOCUMENTED, name=name, sides=sides)
+            _, problems = make(cls, table, DOCUMENTED, name=name, sides=sides, folder=folder_of(type_))
             assert not problems
             reading = {"key": "a", "temperature": 31.0, "humidity": None, "celsius": 20.0, "door": True}
             stream = [{**reading, "time": second} for second in (0, 5, 30)]
-            run(cls, table, stream, schema=DOCUMENTED, sides=sides, name=name)
+            run(cls, table, stream, schema=DOCUMENTED, sides=sides, name=name, folder=folder_of(type_))
 
 
 def _toml_of(doc: str) -> list[str]:

@@ -22,7 +22,7 @@ EXAMPLES: list[dict[str, Any]] = [
         "fields": {"at": "b.time", "who": "a.key", "mode": "a.mode"},
         "overlap": True,
     },
-    {"sequence": [{"when": "value > 0"}, {"without": "value < 0", "within": "2 s"}], "max_open": 2},
+    {"sequence": [{"when": "value > previous(value)"}, {"without": "value < 0", "within": "2 s"}], "max_open": 2},
     {
         "sequence": [
             {"when": "count > 0", "as": "a"},
