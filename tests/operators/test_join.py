@@ -67,6 +67,8 @@ def test_late_readings() -> None:
     late = "w:a1@0 a10@0 a11@9 w:a2@9 a12@5 w:a3@7 a13@10 w:a4@10 w:a5@8 a14@11 end"
     assert of(late) == "a10:1 a11:2 a13:4 a14:4"
     assert [r["value"] for r in run(Join, {"with": "w", "prefix": "its_"}, late, output="late")] == [12]
+    assert of("w:a1@0 a10@3 a11@9 w:b1@9 w:a2@2 a12@10 w:b1@11 end") == "a10:1 a11:2 a12:2"
+    assert of("w:a1@3 w:b1@9 a9@9 w:a2@2 a10@9 w:b1@11 a11@11 end") == "a9:1 a10:1 a11:1"
     assert of("w:a1@0 w:b1@9 b9@9 w:a2@5 a10@9 end") == "b9:1 a10:2"
 
 
@@ -122,7 +124,7 @@ def naive(stream: Stream, disorder: int, tolerance: int) -> tuple[list[Asof], li
 
 
 @settings(deadline=None, max_examples=60)
-@given(streams(READINGS, sides={"w": READINGS}, max_size=16, late=6), st.integers(0, 3), st.integers(0, 5))
+@given(streams(READINGS, sides={"w": READINGS}, keys="ab", max_size=20, late=6), st.integers(0, 3), st.integers(0, 5))
 def test_the_columns_agree_with_a_plain_loop(stream: Stream, disorder: int, tolerance: int) -> None:
     schema = Schema("key", {"id": Field("int")})
     numbered: Stream = [{**r, "id": i} if isinstance(r, dict) else r for i, r in enumerate(stream)]

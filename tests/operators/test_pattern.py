@@ -86,6 +86,7 @@ def test_an_absence() -> None:
     assert spans("a1@0 tick@11", sequence) == [("a", 0, 10)]
     assert spans("a1@0 tick@10 tick@11", sequence) == [("a", 0, 10)]
     assert spans("a1@0 b9@10 b9@12 b9@13", sequence) == [("a", 0, 10)]
+    assert spans("b1@0 a1@0 tick@11", sequence) == [("a", 0, 10), ("b", 0, 10)], "together: by key"
     assert spans("a1@0 a2@10 tick@30", sequence) == []
     assert spans("a1@0 a3@5 a2@11 tick@30", sequence) == [("a", 0, 10)]
     assert spans("a1@0 end", sequence) == []
