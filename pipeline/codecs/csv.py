@@ -212,10 +212,12 @@ def _parse(field: Field, text: str) -> Any:
     if field.kind == "bool":
         low = text.lower()
         return True if low in _TRUE else False if low in _FALSE else None
+    if "_" in text:
+        return None  # 1_000 is a number to Python, and to nobody who writes CSV
     try:
         if field.kind == "int":
             value = int(text)
-            return value if abs(value) < 2**63 else None
+            return value if -(2**63) <= value < 2**63 else None
         number = float(text)
     except ValueError:
         return None

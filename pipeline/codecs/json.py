@@ -228,7 +228,7 @@ class Json:
             )
         except OverflowError:
             for i, value in enumerate(values):
-                if value is not None and abs(value) >= 2**63:
+                if value is not None and not -(2**63) <= value < 2**63:
                     bad[i] = f"{name}: beyond 64 bits"
                     values[i] = 0
             return column(field.kind, values)
