@@ -13,6 +13,8 @@ compared to 9 digits. Comments in the pipeline file:
     # order SINK: first FIELD  as keys, and further rows of each value may follow
     # status 2                 it is refused, and nothing is written
     # break: OLD => NEW        of a file with [[test]] blocks: with this in its place they must fail
+
+A folder `shared/cases` beside the checkout, or beside the folder that it lies in, holds more of the same kind.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from pipeline.run import Pipeline, check
 from pipeline.times import instant
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = [ROOT / "tests" / "cases"]
+FOLDERS = [ROOT / "tests" / "cases", *(above / "shared" / "cases" for above in (ROOT.parent, ROOT.parent.parent))]
 INSTANTS = ("start", "end", "time", "since")
 Row = dict[str, Any]
 
