@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Meta
 
 from pipeline.component import Operator, OperatorContext, Settings, State
-from pipeline.frame import NO_PROGRESS, Frame, Ints, KeyTable, concatenate, decode, empty, encode
+from pipeline.frame import NO_PROGRESS, Array, Frame, Ints, KeyTable, concatenate, decode, empty, encode
 from pipeline.quantity import Duration
 from pipeline.turns import RowOfKey, after, beyond, by_key, by_text, from_news, linked
 
@@ -139,13 +139,32 @@ class _Debounce:
         left = [self._speak(frame)] if len(frame) else []
         if self._first is not None and (self._first <= progress.watermark or progress.ended):
             left.append(self._fall_silent(frame))
-        if not left:
+        if not any(map(len, left)):
             return self.nothing.with_progress(progress)
         return _as_they_leave(concatenate(left, progress), self.wait, self.keys)
 
     def _speak(self, frame: Frame) -> Frame:
         """The rows that a later one of their key lets go; the newest of each key waits."""
         self.waiting.grow(len(self.keys))
+        once = len(frame) == 1 or len(np.unique(frame.key)) == len(frame)
+        return self._one_each(frame) if once else self._several(frame)
+
+    def _one_each(self, frame: Frame) -> Frame:
+        """No key has two rows in the Frame, as where there are many keys or little comes: nothing need be sorted."""
+        waits, before = self.waiting.has[frame.key], self.waiting.time[frame.key]
+        until = before + self.wait
+        passed = waits & (frame.watermark_before() >= until)
+        goes = passed | (waits & (frame.time >= until))
+        gone = self.nothing
+        if goes.any():
+            seq = np.where(passed, frame.progress.reached(until), frame.seq)[goes]
+            gone = self.waiting.take(frame.key[goes], seq, frame.progress)
+        newest = np.flatnonzero(~waits | (frame.time >= before))
+        if len(newest):
+            self._keep(frame.key[newest], frame, newest)
+        return gone
+
+    def _several(self, frame: Frame) -> Frame:
         keys = np.unique(frame.key)
         keys = keys[self.waiting.has[keys]]
         # What waited goes before the rows of its key, as one that came earlier.
@@ -165,13 +184,15 @@ class _Debounce:
         goes = passed | (rows.time[at] >= until)
         at, before, until, passed = at[goes], before[goes], until[goes], passed[goes]
         seq = np.where(passed, frame.progress.reached(until), rows.seq[at])
-
-        last = newest[turns.last]
-        self.waiting.put(turns.keys, rows.time[last], {name: c.take(last) for name, c in rows.columns.items()})
-        first = int(rows.time[last].min()) + self.wait
-        self._first = first if self._first is None else min(self._first, first)
+        self._keep(turns.keys, rows, newest[turns.last])
         gone = rows.take(before)
         return Frame(gone.time, gone.key, seq, gone.columns, frame.progress)
+
+    def _keep(self, keys: Array, rows: Frame, newest: Ints) -> None:
+        time = rows.time[newest]
+        self.waiting.put(keys, time, {name: c.take(newest) for name, c in rows.columns.items()})
+        first = int(time.min()) + self.wait
+        self._first = first if self._first is None else min(self._first, first)
 
     def _fall_silent(self, frame: Frame) -> Frame:
         """The rows that the watermark lets go."""
