@@ -57,7 +57,7 @@ def from_news(key: Array, new: Bools) -> Turns:
 
 
 def after(changes: Bools) -> Ints:
-    """For each place the next one where `changes` is true, after it; the number of places if there is none."""
+    """For each place the next one where `changes` is true, after it; the number of places (at least one) if there is none."""
     n = len(changes)
     at = np.where(changes, np.arange(n), n)
     following = np.append(at[1:], n)
