@@ -20,7 +20,7 @@ import apsw
 
 from pipeline.clock import ArrivalClock, DroppingClock
 from pipeline.component import Receipt
-from pipeline.frame import NEVER, NO_PROGRESS, Frame, Progress, decode, empty
+from pipeline.frame import BEGUN, NEVER, NO_PROGRESS, Frame, Progress, decode, empty
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order
 from pipeline.intake import Arrived, Intake, Tick, number, numbers_of, payloads_of, refused_frame, runs
 from pipeline.journal import state
@@ -126,7 +126,7 @@ class Engine:
     async def run(self) -> None:
         """Until `stop`, or until every source is at its end; then all is committed and a checkpoint taken."""
         for intake in self.intakes.values():
-            intake.heard = self.clock.monotonic()
+            intake.listen(self.clock.monotonic())
         while self.failed is None:
             self._awake.clear()
             self._look_at_time()
@@ -195,7 +195,7 @@ class Engine:
         """Nobody listened until now."""
         self.now = self.clock.monotonic()
         for intake in self.intakes.values():
-            intake.heard = self.now
+            intake.listen(self.now)
 
     def _idle_for(self, intake: Intake) -> int | None:
         """ns of silence of a live source, once it counts as idle."""
@@ -207,9 +207,9 @@ class Engine:
     def _runs_to(self, intake: Intake) -> int:
         """The watermark of a source now: of an idle one it runs on from the newest reading at the clock's pace."""
         silence = self._idle_for(intake)
-        if silence is None or intake.newest == NEVER:
+        if silence is None:
             return intake.watermark
-        return max(intake.watermark, intake.newest - self.settings.disorder + silence)
+        return max(intake.watermark, intake.runs_to(silence, self.settings.disorder))
 
     def _tick_due(self) -> bool:
         """Time alone would make rows leave, or ends a source's turn to hold others back."""
@@ -240,9 +240,9 @@ class Engine:
         silence = self.now - intake.heard
         if not intake.quiet:
             return int(max(self.settings.idle - silence, 0))
-        if intake.newest == NEVER or intake.watermark >= due:
+        if intake.watermark >= due or (intake.newest == NEVER and due > BEGUN):
             return None
-        return int(max(due - (intake.newest - self.settings.disorder) - silence, 0))
+        return int(max(due - intake.runs_to(silence, self.settings.disorder), 0))
 
     # --- one step ---
 
@@ -264,7 +264,7 @@ class Engine:
         frames: dict[str, Frame] = {}
         for name, intake in self.intakes.items():
             if name in arrived and len(arrived[name].waiting) > replay.readings(name):
-                intake.heard = self.now
+                intake.listen(self.now)
             idle, runs_to = self._idle_for(intake), self._runs_to(intake)
             ended = intake.ended or self._ends_now(intake)
             tick = Tick(clock, self.next_seq, runs_to, ended or idle is not None, ended)

@@ -24,6 +24,8 @@ Bools = NDArray[np.bool_]
 Array = NDArray[Any]
 
 NEVER = -(2**63) + 1  # the watermark before the first reading
+# Above this a watermark is a time. Below it there has been no reading, and how far it is above NEVER says for how long.
+BEGUN = NEVER // 2
 SECOND = 1_000_000_000
 
 DTYPES: dict[str, Any] = {

@@ -56,10 +56,21 @@ class Intake:
     quiet: bool = False  # idle, or at its end: it holds no one back
     ended: bool = False
     heard: int = 0  # attended monotonic time of the last reading, or of the start
+    waited: int = 0  # ns without any reading, up to `heard`
     position: Any = None
     taken: int = 0
     refused: int = 0
     failure: str = field(default="")
+
+    def listen(self, now: int) -> None:
+        """From now on its silence counts."""
+        self.heard = now
+        self.waited = self.watermark - NEVER if self.newest == NEVER else 0
+
+    def runs_to(self, silence: int, disorder: int) -> int:
+        """Where the watermark is after so much silence: it runs on from the newest reading. Without any it runs from NEVER,
+        which is before all times: no reading can be late for that, and what waits for the first one can tell how long."""
+        return (NEVER + self.waited if self.newest == NEVER else self.newest - disorder) + silence
 
     @property
     def schema(self) -> Schema:
