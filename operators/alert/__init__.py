@@ -2,50 +2,78 @@
 
 from __future__ import annotations
 
-from itertools import groupby, pairwise
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
-from operators.alert.latches import OFF, PENDING, SET, Flip, Found, Latch, Wait, Waits
-from pipeline.component import Operator, OperatorContext, Settings, State
-from pipeline.frame import NO_PROGRESS, Array, Bools, Field, Frame, Ints, Schema, column, empty
+from operators.alert.columns import ByKey
+from operators.alert.inhibit import Event, Inhibit
+from operators.alert.levels import DEFAULT_LEVEL, Level, Said, codes, levels_of
+from operators.alert.rate import Rate
+from operators.alert.rows import Rows
+from operators.alert.silence import Silence
+from operators.alert.timers import Timers
+from operators.alert.watch import FAR, Latch, Reading, Rules, Step, Watch
+from pipeline.component import Operator, OperatorContext, PerKey, Settings, State
+from pipeline.frame import BEGUN, Array, Frame, Ints, Sided, concatenate
 from pipeline.quantity import Duration
-from pipeline.template import Template
-
-if TYPE_CHECKING:
-    from pipeline.expression import Expression
 
 
 class LevelSettings(Settings, frozen=True, kw_only=True):
-    when: str
-    clear: str | None = None
-    for_: Duration | None = msgspec.field(default=None, name="for")
+    when: Annotated[str, Meta(description="What raises it.")]
+    clear: Annotated[str | None, Meta(description="What ends it. Absent: `when` is known to be false.")] = None
+    for_: Annotated[Duration | None, Meta(description="As that of the alert.")] = msgspec.field(
+        default=None, name="for"
+    )
+    keep: Annotated[Duration | None, Meta(description="As that of the alert.")] = None
+
+
+class FlappingSettings(Settings, frozen=True, kw_only=True):
+    changes: Annotated[int, Meta(ge=1, le=1000, description="How many changes at most are told of a key …")]
+    within: Annotated[Duration, Meta(description="… in any span of this length.")]
+
+
+class RateSettings(Settings, frozen=True, kw_only=True):
+    field: Annotated[str, Meta(description="A number of the input.")]
+    per: Annotated[Duration, Meta(description="The time that its change is given for.")] = Duration(1_000_000_000)
+    name: Annotated[str | None, Meta(description="What conditions call it. Absent: FIELD_rate.")] = None
+
+
+class GroupSettings(Settings, frozen=True, kw_only=True):
+    by: Annotated[tuple[str, ...], Meta(description="Fields whose values make a group. Empty: all keys are one.")] = ()
+    within: Annotated[Duration, Meta(description="How long changes are gathered before a row tells of them.")]
 
 
 class AlertSettings(Settings, frozen=True, kw_only=True):
-    when: str | None = None
-    clear: str | None = None
-    for_: Duration = msgspec.field(default=Duration(0), name="for")
-    level: str | None = None
-    levels: dict[str, LevelSettings] | None = None
-    message: str | None = None
+    when: Annotated[str | None, Meta(description="What raises it.")] = None
+    clear: Annotated[str | None, Meta(description="What ends it. Absent: `when` is known to be false.")] = None
+    for_: Annotated[Duration, Meta(description="How long `when` must hold before it fires.")] = msgspec.field(
+        default=Duration(0), name="for"
+    )
+    keep: Annotated[Duration, Meta(description="How long it fires at least.")] = Duration(0)
+    level: Annotated[str | None, Meta(description='What it is called. Absent: "warning".')] = None
+    levels: Annotated[
+        dict[str, LevelSettings] | None, Meta(description="Several of them, lowest first, instead of `when`.")
+    ] = None
+    repeat: Annotated[Duration | None, Meta(description="While it fires, a reminder so often.")] = None
+    silent_for: Annotated[Duration | None, Meta(description="Fires when a key has had no reading for this long.")] = (
+        None
+    )
+    expect: Annotated[tuple[str, ...], Meta(description="Keys that must be heard, though they never were yet.")] = ()
+    flapping: Annotated[FlappingSettings | None, Meta(description="How many changes are told at most.")] = None
+    inhibit: Annotated[
+        str | tuple[str, ...], Meta(description="Other alerts: while one fires for a key, this one is not raised.")
+    ] = ()
+    rate: Annotated[RateSettings | None, Meta(description="How fast a field changes, for the conditions.")] = None
+    group: Annotated[GroupSettings | None, Meta(description="One row for many keys.")] = None
+    message: Annotated[str | None, Meta(description="Text with {field} or {field:format}.")] = None
 
 
-DEFAULT_LEVEL = "warning"
-HOLDS, BROKEN, CLEARS = 1, 2, 4  # what a reading says to it: `when` is true, `when` is false, it is over
-
-# What a row has of its own. A field of the input with such a name is not shown, and a message that names it means ours.
-OWN = {
-    "state": Field("string"),
-    "level": Field("string", optional=True),
-    "previous": Field("string", optional=True),
-    "since": Field("time"),
-    "message": Field("string"),
-    "alert": Field("string"),
-}
+SILENT = "silent"  # the level of silence, where there are others
 
 
 class Alert(Operator):
@@ -63,306 +91,333 @@ class Alert(Operator):
 
     A row: the key, `time`, `state`, `level` (missing once cleared: `previous` says what is over), `previous` (the level
     before; missing if there was none), `since` (when the condition began to hold; once cleared: when what ended had
-    begun), the fields that the conditions use, `message`, `alert` (the operator's name).
+    begun), `reading` (the time of the reading that is shown: with the key's readings from `since` to here, what made this
+    row), the fields that the conditions use, `message`, `alert` (the operator's name).
     Readings are taken in the order in which they arrive. Without `clear`, it is over as soon as `when` is known to be
     false; where both hold, `when` wins. Unknown neither raises nor clears.
     `levels = { warning = { when = "…", clear = "…" }, critical = { … } }`, lowest first, instead of `when`: each has
-    its own latch (and its own `for`, where it gives one), and the state is the highest that is set.
+    its own latch (and its own `for` and `keep`, where it gives one), and the state is the highest that is set.
+    Time: what time does to a key it does once the key has a reading dated then or later, whatever that says, or the
+    watermark gets there. The end of the input is not the passing of time.
     `for`: fires only when the condition has held this long in event time, at since + `for`, with the fields of the last
-    reading that held: once the key has a reading dated then or later, or the watermark gets there. A reading dated
-    before, for which `when` is known to be false, ends the wait. The end of the input neither fires nor clears.
+    reading that held. A reading dated before, for which `when` is known to be false, ends the wait.
+    `keep`: once it fires it does so for this long at least. What is over sooner is cleared at the end of that, with the
+    fields of the last reading for which it was over; a reading dated before, for which `when` holds, lets it go on.
+    `repeat`: a reminder so long after the row before: `firing` with `previous` the same as `level`, and the fields of the
+    newest reading. Where time jumps over several, the last of them stands for all.
+    `silent_for`: fires when a key has had no reading for so long, at the time of its last one (`since`) + `silent_for`,
+    without fields; the next reading ends it. A reading dated before the last one is none. Beside conditions it is the
+    highest level, called "silent"; alone it is called `level`. `expect` lists keys whose silence begins with the first
+    reading of any key, though they never had one; where there is none at all, with the start of the pipeline.
+    `flapping = { changes = 4, within = "10 min" }`: no more rows of a key than that in any such span, but for reminders.
+    What is held back is told as soon as it may be, if it is still true.
+    `inhibit`: while one of these alerts fires for the same key, this one is neither raised nor reminded of; once none
+    does, it is, if it still holds. That it is over is told all the same.
+    `rate = { field = "temperature", per = "1 min" }` makes the field `temperature_rate` (or `name`): the change since the
+    key's reading before, per minute. Conditions and the message may use it like any other.
+    `group = { by = ["room"], within = "30 s" }`: one row for all keys of a room, with what changed in 30 s: `firing` (how
+    many keys do), `keys` (which), the highest level, the earliest `since`, the fields of the latest change. Its key is the
+    text of a single field of `by`, else the JSON of the values. Only the watermark is its time.
     `message`: text with `{field}` or `{field:format}`; the names above go before fields; a missing value
     reads "missing".
-    State: by key and level, whether it is set and since when; while it waits, the fields of the last reading that held.
-    Memory: 9 bytes for each key and level, and about 500 for each that waits.
+    At the limit: keys of `expect` beyond `max_keys` are not watched; groups beyond it share one.
+    State: by key and level, whether it is set; of keys that are not at rest, since when, and the fields to show.
+    Memory: 1 byte for each key and level, 9 for `silent_for`, 17 for `rate`, 1 for each 8 of `inhibit`, and about 1,000 for
+    each key that fires or waits.
     """
 
     presentation = ("message",)  # settings that no state depends on
+    sides: ClassVar[tuple[str, ...]] = ("inhibit",)
 
     def __init__(self, settings: AlertSettings, context: OperatorContext) -> None:
         super().__init__(settings, context)
-        self.levels = _levels(settings, context)
+        _check(settings, context)
+        self.rate = Rate(settings.rate, context) if settings.rate else None
+        readings = self.rate.schema if self.rate else context.schema
+        self.levels = levels_of(settings, context, readings)
         names = [level.name for level in self.levels]  # part of what is saved
-        self.state = context.per_key("state", [(name, "i1") for name in names])
-        self.since = context.per_key("since", [(name, "int") for name in names])
-        self.waits = Waits()
+        self.state = PerKey([(name, "i1") for name in names])
+        if names:
+            self.state = context.per_key("state", [(name, "i1") for name in names])
+        self.silence: Silence | None = None
+        if settings.silent_for:
+            self.silence = Silence(int(settings.silent_for), settings.expect, context)
+            names = [*names, SILENT if names else settings.level or DEFAULT_LEVEL]
+        self.inhibit = Inhibit(context) if context.sides.get("inhibit") else None
+        self.rules = _rules(settings, self.levels)
+        self.timed = bool(
+            self.silence or self.rules.repeat or self.rules.changes or any(self.rules.holds + self.rules.keeps)
+        )
+        self.watches: dict[int, Watch] = {}
+        self.timers = Timers()
+        self.rows = Rows(settings, context, readings, self.levels, names)
+        self.schema = self.rows.schema
         self._touched = np.zeros(0, np.bool_)
-        conditions = [e for level in self.levels for e in (level.when, level.clear) if e]
-        used = {name for condition in conditions for name in condition.names}
-        self.shown = {n: f._replace(optional=True) for n, f in context.fields.items() if n in used and n not in OWN}
-        own = dict(OWN)
-        last = {name: own.pop(name) for name in ("message", "alert")}
-        key = "key" if context.schema.key in OWN else context.schema.key
-        self.schema = Schema(key, own | self.shown | last, "alerts")
-        self.message = self._template(settings.message, context)
-        told = [name for name in context.fields if name in self.message.names]
-        self.read = list(dict.fromkeys([*self.shown, *told]))  # what a row needs of a reading
-        self._nothing = empty(self.schema, NO_PROGRESS)
-
-    def _template(self, text: str | None, context: OperatorContext) -> Template:
-        if text is None:
-            text = f"{{alert}}: {{{self.schema.key}}} is {{state}}" if self.schema.key else "{alert} is {state}"
-        named = {n: f.kind for n, f in (dict(context.fields) | OWN).items() if n != "message"} | {"time": "time"}
-        if self.schema.key:
-            named[self.schema.key] = "string"
-        template = Template(text, named)
-        for problem in template.problems:
-            context.problem("message", problem)
-        return template
 
     # --- a Frame ---
 
     def on_frame(self, frame: Frame) -> Frame:
-        found = Found(frame)
+        measured = None
+        said: list[Said] = []
         if len(frame):
-            for level, said in [(level, level.says(frame)) for level in self.levels]:
-                self._compare(level, said, found)
-        if self.waits:
-            self._reach(found)
-        flips = found.in_order()
-        return self._apply(frame, flips) if flips else self._nothing.with_progress(frame.progress)
+            if self.rate:
+                measured = self.rate.measure(frame)
+                frame = Sided(frame.with_columns({self.rate.name: measured.column}), frame.sides)
+            said = [level.says(frame) for level in self.levels]
+        # So far nothing has changed; from here on nothing can fail.
+        if measured:
+            measured.keep()
+        at = self.silence.begins_at(frame.progress) if self.silence else None
+        if at is None:
+            return self._take(frame, said)
+        rows = int(np.searchsorted(frame.seq, at))
+        parts = slice(0, rows), slice(rows, None)
+        taken = [
+            self._take(part, [s.take(own) for s in said]) for part, own in zip(_cut(frame, at), parts, strict=True)
+        ]
+        return concatenate(taken, frame.progress)
 
-    def _compare(self, level: Level, said: Said, found: Found) -> None:
-        """The path of nearly every reading: it says what its key's latch is already."""
-        key = found.frame.key
-        state = self.state.data[level.name][key]
-        news = np.where(state == SET, said.clears, said.holds)
-        if level.hold:
-            news |= state == PENDING
-        if not news.any():
+    def _take(self, frame: Frame, said: list[Said]) -> Frame:
+        events = self.inhibit.events(frame.sides) if self.inhibit else {}
+        step = Step(frame.progress)
+        self._grow()
+        if self.silence and frame.progress.before[:1].max(initial=BEGUN) > BEGUN:
+            self.silence.begin(frame.progress.before[:1].tolist())
+        dirty: list[Watch] = []
+        if len(frame) or events:
+            self._hear(frame, said, events, step, dirty)
+        self._pass(frame, step, dirty)
+        self.rows.resolve(frame, step, dirty)
+        return self.rows.frame(frame, step)
+
+    def _hear(
+        self, frame: Frame, said: list[Said], events: dict[int, list[Event]], step: Step, dirty: list[Watch]
+    ) -> None:
+        """Nearly every reading says what is known of its key already; those of the other keys are taken one by one."""
+        key = frame.key
+        states = [self.state.data[level.name][key] for level in self.levels]
+        touched = [key[level.news(state, s)] for level, state, s in zip(self.levels, states, said, strict=False)]
+        if self.timed and len(frame):
+            latest = max(frame.watermark, int(frame.time.max()))
+            if (near := self.timers.near(key, latest)) is not None:
+                touched.append(key[near])
+            if self.silence:
+                touched.append(self.silence.odd(frame))
+        if events:
+            touched.append(np.array(list(events), np.int32))
+        others = None
+        if any(map(len, touched)):
+            for keys in touched:
+                self._touched[keys] = True
+            mine = self._touched[key]
+            self._walk(frame, said, np.flatnonzero(mine), events, step, dirty)
+            if self.timed:
+                others = np.flatnonzero(~mine)
+            for keys in touched:
+                self._touched[keys] = False
+        if self.timed and len(frame):
+            self._note(frame, said, states, others, dirty)
+
+    def _walk(
+        self,
+        frame: Frame,
+        said: list[Said],
+        rows: Ints,
+        events: dict[int, list[Event]],
+        step: Step,
+        dirty: list[Watch],
+    ) -> None:
+        """Keys at which something happens, reading by reading."""
+        by_key = ByKey.of(frame.key, rows)
+        code = codes(said, by_key.rows)
+        if not self.timed and not events:  # what a key says again changes nothing
+            news = by_key.first.copy()
+            news[1:] |= code[1:] != code[:-1]
+            by_key, code = ByKey.of_sorted(by_key.rows[news], by_key.key[news]), code[news]
+        seq = frame.seq[by_key.rows]
+        columns = (by_key.rows, frame.time[by_key.rows], seq, frame.progress.before_rows(seq), code)
+        readings: list[Reading] = list(zip(*(column.tolist() for column in columns), strict=True))
+        events = dict(events)
+        for start, end in pairwise([*by_key.starts().tolist(), len(readings)]):
+            key = int(by_key.key[start])
+            self._walk_key(key, readings[start:end], events.pop(key, []), step, dirty)
+        for key, own in events.items():
+            self._walk_key(key, [], own, step, dirty)
+
+    def _walk_key(self, key: int, readings: list[Reading], events: list[Event], step: Step, dirty: list[Watch]) -> None:
+        watch = self._watch(key)
+        at = 0
+        for event in events:
+            assert self.inhibit is not None
+            while at < len(readings) and (readings[at][2], 1) < event[:2]:
+                watch.hear(step, readings[at])
+                at += 1
+            watch.inhibit(step, self.inhibit.take(key, event), event.time, event.seq)
+        for reading in readings[at:]:
+            watch.hear(step, reading)
+        self._leave(watch, step, dirty)
+
+    def _note(
+        self, frame: Frame, said: list[Said], states: list[Array], others: Ints | None, dirty: list[Watch]
+    ) -> None:
+        """Of the keys that were not looked at: which reading is now the one to show, and that they were heard."""
+        key, time = frame.key, frame.time
+        for level, state, s in zip(self.levels, states, said, strict=True):
+            again = level.kept(state, s)
+            if again is None:
+                continue
+            for at, row in self._newest(key, np.flatnonzero(again), others):
+                latch: Latch = self.watches[at].latches[level.number]
+                latch.shows = row
+                dirty.append(self.watches[at])
+        if self.rules.repeat and self.watches:
+            firing = self.timers.at[key] != FAR
+            for at, row in self._newest(key, np.flatnonzero(firing), others):
+                self.watches[at].last = row
+                dirty.append(self.watches[at])
+        if self.silence:
+            if others is not None:
+                key, time = key[others], time[others]
+            self.silence.heard(key, time)
+
+    def _newest(self, key: Array, rows: Ints, others: Ints | None) -> Iterable[tuple[int, int]]:
+        """The last of these rows of each key that was not looked at."""
+        if others is not None:
+            rows = np.intersect1d(rows, others, assume_unique=True)
+        return dict(zip(key[rows].tolist(), rows.tolist(), strict=True)).items()
+
+    def _pass(self, frame: Frame, step: Step, dirty: list[Watch]) -> None:
+        """What time alone does."""
+        if not self.timed:
             return
-        rows = self._rows_of(key[news], key)
-        if level.hold:
-            self._walk(level, said, rows, found)
+        for key in self.timers.reached(frame.watermark):
+            self._leave(self._watch(key), step, dirty)
+        if self.silence:
+            self.silence.begin([frame.progress.after, frame.watermark])
+            for key in self.silence.silent_by(frame.watermark):
+                self._leave(self._watch(key), step, dirty)
+            self._never(frame, step, dirty)
+
+    def _never(self, frame: Frame, step: Step, dirty: list[Watch]) -> None:
+        """Nobody has spoken yet, so there is no event time: it is the clock's that the rows have."""
+        assert self.silence is not None
+        for key in self.silence.never(frame.progress):
+            self._grow()
+            watch = self._watch(key)
+            watch.never(step, frame.clock, frame.progress.next_seq)
+            self._leave(watch, step, dirty)
+
+    def _watch(self, key: int) -> Watch:
+        watch = self.watches.get(key)
+        if watch is None:
+            watch = Watch(key, self.rules)
+        watch.seq = -1
+        self._load(watch)
+        return watch
+
+    def _load(self, watch: Watch) -> None:
+        """What the columns know of a key."""
+        if self.inhibit:
+            self.inhibit.load(watch)
+        if self.silence:
+            self.silence.load(watch)
+            watch.plan()
+
+    def _leave(self, watch: Watch, step: Step, dirty: list[Watch]) -> None:
+        """All readings of the key are heard: time passes up to the end of the Frame."""
+        key = watch.key
+        watch.advance(step, step.progress.watermark)
+        if self.levels:
+            self.state.data[key] = tuple(latch.state for latch in watch.latches[: len(self.levels)])
+        if self.silence:
+            self.silence.store(watch)
+        if watch.rests():
+            self.watches.pop(key, None)
         else:
-            self._alternate(level, said, rows, found)
+            self.watches[key] = watch
+            dirty.append(watch)
+        if self.timed:
+            self.timers.put(key, watch.deadline)
 
-    def _rows_of(self, wanted: Array, key: Array) -> Ints:
-        """The rows of some keys, each key's together. The table is cleared after use: no cost grows with the keys."""
-        if len(self._touched) < len(self.state.data):
-            self._touched = np.zeros(len(self.state.data), np.bool_)
-        self._touched[wanted] = True
-        rows = np.flatnonzero(self._touched[key])
-        self._touched[wanted] = False
-        return rows[np.argsort(key[rows], kind="stable")]
-
-    def _alternate(self, level: Level, said: Said, rows: Ints, found: Found) -> None:
-        """Without `for`: of the readings that say something, those that say other than the one of their key before."""
-        frame = found.frame
-        rows = rows[(said.holds | said.clears)[rows]]
-        key, sets = frame.key[rows], said.holds[rows]
-        before = np.empty_like(sets)
-        before[1:] = sets[:-1]
-        first = np.flatnonzero(np.diff(key, prepend=-1))
-        before[first] = self.state.data[level.name][key[first]] == SET
-        flips = rows[sets != before]
-        parts = (flips, frame.time[flips], frame.key[flips], frame.seq[flips], said.holds[flips])
-        for row, time, of, seq, on in zip(*(part.tolist() for part in parts), strict=True):
-            found.flips.append(Flip(row, 1, time, of, level.number, SET if on else OFF, time, seq, row))
-
-    def _walk(self, level: Level, said: Said, rows: Ints, found: Found) -> None:
-        """With `for`: reading by reading, but for the keys that only go on waiting."""
-        frame = found.frame
-        key = frame.key[rows]
-        starts = np.flatnonzero(np.diff(key, prepend=-1))
-        stays = self._stay(level, said, rows, starts, found)
-        if stays.any():
-            rows = rows[np.repeat(~stays, np.diff(starts, append=len(rows)))]
-            key = frame.key[rows]
-            starts = np.flatnonzero(np.diff(key, prepend=-1))
-        seq = frame.seq[rows]
-        parts = (rows, frame.time[rows], seq, frame.progress.before_rows(seq), said.codes(rows))
-        readings: list[Reading] = list(zip(*(part.tolist() for part in parts), strict=True))
-        for start, end in pairwise([*starts.tolist(), len(rows)]):
-            self._walk_key(level, int(key[start]), readings[start:end], found)
-
-    def _stay(self, level: Level, said: Said, rows: Ints, starts: Ints, found: Found) -> Bools:
-        """Where a key waits before and after this Frame, and never not: only its last reading that holds is looked at."""
-        key = found.frame.key[rows[starts]]
-        until = self.since.data[level.name][key] + level.hold
-        latest = np.maximum(np.maximum.reduceat(found.frame.time[rows], starts), found.frame.watermark)
-        waits = (self.state.data[level.name][key] == PENDING) & (until > latest)
-        stays: Bools = waits & ~np.logical_or.reduceat(said.broken()[rows], starts)
-        if stays.any():
-            last = np.maximum.reduceat(np.where(said.holds[rows], rows, -1), starts)
-            for of, ends, row in zip(key[stays].tolist(), until[stays].tolist(), last[stays].tolist(), strict=True):
-                if row >= 0:
-                    found.leave(level.number, of, Wait(ends - level.hold, ends, -1, row))
-        return stays
-
-    def _walk_key(self, level: Level, key: int, readings: list[Reading], found: Found) -> None:
-        on = bool(self.state.data[level.name][key] == SET)
-        waited = wait = self.waits.by_key.get((key, level.number))
-        for row, time, seq, mark, code in readings:
-            if wait and wait.until <= max(time, mark):  # it fires first, whatever the reading says
-                found.fire(row, level.number, key, wait, None if wait.until <= mark else seq)
-                on, wait = True, None
-            if on:
-                if code & CLEARS:
-                    found.flips.append(Flip(row, 1, time, key, level.number, OFF, time, seq, row))
-                    on = False
-            elif code & HOLDS:
-                since, began = (wait.since, wait.began) if wait else (time, seq)
-                wait = Wait(since, since + level.hold, began, row)
-            elif code & BROKEN:
-                wait = None
-        if wait and wait.until <= found.frame.watermark:
-            found.fire(len(found.frame), level.number, key, wait, None)
-        elif wait is not waited and not on:
-            found.leave(level.number, key, wait)
-        found.walked.add((key, level.number))
-
-    def _reach(self, found: Found) -> None:
-        """What the watermark has reached, of the keys that had no reading."""
-        for key, index in self.waits.reached(found.frame.watermark):
-            if (key, index) not in found.walked:
-                wait = self.waits.by_key[key, index]
-                found.fire(len(found.frame), index, key, wait, None)
-
-    # --- what changes ---
-
-    def _apply(self, frame: Frame, flips: list[Flip]) -> Frame:
-        """Set the latches, one flip after the other; a row where that changes which is the highest that is set."""
-        values = self._values(frame, flips)
-        latches: dict[int, Latch] = {}
-        rows: list[Row] = []
-        for (*_, key), at_once in groupby(flips, key=itemgetter(0, 1, 2, 3)):
-            latch = latches.get(key)
-            if latch is None:
-                latch = latches[key] = Latch(list(self.state.data[key].item()), list(self.since.data[key].item()))
-            before = latch.highest()
-            for flip in at_once:
-                shows = values.get(flip.shows, flip.shows)
-                self._set(latch, flip, shows)
-            after = latch.highest()
-            if after != before:
-                since = latch.since[after if after >= 0 else before]
-                rows.append(Row(flip.seq, flip.time, key, self._row(flip, before, after, since, shows)))
-        for key, latch in latches.items():
-            self.state.data[key], self.since.data[key] = tuple(latch.state), tuple(latch.since)
-        return self._frame(frame, rows)
-
-    def _values(self, frame: Frame, flips: list[Flip]) -> dict[Any, tuple[Any, ...]]:
-        """What the rows need of the readings: by position in the Frame."""
-        at = list({flip.shows for flip in flips if isinstance(flip.shows, int)})
-        taken = [frame.columns[name].take(np.array(at, np.int64)).tolist() for name in self.read]
-        return dict(zip(at, zip(*taken, strict=True) if taken else [()] * len(at), strict=True))
-
-    def _set(self, latch: Latch, flip: Flip, shows: tuple[Any, ...]) -> None:
-        latch.state[flip.level] = flip.to
-        if flip.to != OFF:
-            latch.since[flip.level] = flip.since
-        if hold := self.levels[flip.level].hold:
-            wait = Wait(flip.since, flip.since + hold, -1, shows) if flip.to == PENDING else None
-            self.waits.put(flip.key, flip.level, wait)
-
-    def _row(self, flip: Flip, before: int, after: int, since: int, shows: tuple[Any, ...]) -> dict[Any, Any]:
-        row: dict[Any, Any] = dict(zip(self.read, shows, strict=True))
-        row["state"] = "firing" if after >= 0 else "cleared"
-        row["level"] = self.levels[after].name if after >= 0 else None
-        row["previous"] = self.levels[before].name if before >= 0 else None
-        row["since"] = since
-        row["alert"] = self.context.name
-        row["time"] = flip.time
-        row[self.schema.key] = self.context.keys.names[flip.key]
-        row["message"] = self.message.fill(row)
-        return row
-
-    def _frame(self, frame: Frame, rows: list[Row]) -> Frame:
-        """By arrival; of what left with one reading, by time, then key. A key's own rows keep their order."""
-        if not rows:
-            return self._nothing.with_progress(frame.progress)
-        ranks = self.context.keys.ranks()[[row.key for row in rows]].tolist()
-        latest: dict[tuple[int, int], int] = {}
-        order = []
-        for i, (row, rank) in enumerate(zip(rows, ranks, strict=True)):
-            own = row.seq, row.key
-            at = latest[own] = max(row.time, latest.get(own, row.time))
-            order.append((row.seq, at, rank, i))
-        rows = [rows[i] for *_, i in sorted(order)]
-        columns = {n: column(f.kind, [row.values[n] for row in rows]) for n, f in self.schema.fields.items()}
-        time, seq = np.array([row.time for row in rows]), np.array([row.seq for row in rows])
-        return Frame(time, np.array([row.key for row in rows], np.int32), seq, columns, frame.progress)
+    def _grow(self) -> None:
+        """Room for the keys that there are: the graph sees to it only between Frames."""
+        keys = len(self.context.keys)
+        if keys > len(self._touched):
+            self._touched = np.zeros(max(keys, 2 * len(self._touched)), np.bool_)
+            self.timers.grow(keys)
+            for state in self.context.states.values():
+                state.grow(keys)
 
     # --- time and state ---
 
     def due(self) -> int | None:
-        return self.waits.due()
+        due = min(self.timers.due(), self.rows.due(), self.silence.due() if self.silence else FAR)
+        return None if due == FAR else due
 
     def snapshot(self) -> State:
-        return super().snapshot() | {"waits": self.waits.snapshot()}
+        state = super().snapshot() | {"watches": [watch.pack() for watch in self.watches.values()]}
+        if self.silence:
+            state["expected"] = self.silence.progress
+        return state | self.rows.snapshot()
 
     def restore(self, state: State) -> None:
         super().restore(state)
-        self.waits = Waits()
-        for key, index, values in state["waits"]:
-            level = self.levels[index]
-            since = int(self.since.data[level.name][key])
-            self.waits.put(key, index, Wait(since, since + level.hold, -1, tuple(values)))
+        self.watches, self.timers = {}, Timers()
+        self._touched = np.zeros(0, np.bool_)
+        self._grow()
+        for packed in state["watches"]:
+            watch = self.watches[packed[0]] = Watch.unpack(packed, self.rules)
+            self._load(watch)
+            if self.timed:
+                self.timers.put(watch.key, watch.deadline)
+        if self.silence:
+            self.silence.restore(state["expected"])
+        self.rows.restore(state)
 
 
-Reading = tuple[int, int, int, int, int]  # position in the Frame, time, seq, the watermark before it, what it says
+def _cut(frame: Frame, seq: int) -> tuple[Frame, Frame]:
+    """As if it had been two."""
+    progress = frame.progress.cut(seq)
+
+    def part(rows: Frame, of: slice, number: int) -> Frame:
+        return rows.take(of).with_progress(progress[number])
+
+    first: dict[str, Frame] = {}
+    second: dict[str, Frame] = {}
+    for name, rows in {"": frame, **frame.sides}.items():
+        at = int(np.searchsorted(rows.seq, seq))
+        first[name], second[name] = part(rows, slice(0, at), 0), part(rows, slice(at, None), 1)
+    return Sided(first.pop(""), first), Sided(second.pop(""), second)
 
 
-class Row(NamedTuple):
-    seq: int
-    time: int
-    key: int
-    values: dict[Any, Any]
+def _rules(settings: AlertSettings, levels: list[Level]) -> Rules:
+    flapping = settings.flapping
+    return Rules(
+        tuple(level.hold for level in levels),
+        tuple(level.keep for level in levels),
+        int(settings.silent_for or 0),
+        0 if settings.group else int(settings.repeat or 0),  # of a group, its rows are repeated
+        flapping.changes if flapping else 0,
+        int(flapping.within) if flapping else 0,
+    )
 
 
-# --- levels ---------------------------------------------------------------------------------------------------------
-
-
-class Said(NamedTuple):
-    """What each reading says to a level."""
-
-    holds: Bools
-    known: Bools | None  # is there an answer to `when`; None: to all
-    clears: Bools
-
-    def broken(self) -> Bools:
-        """`when` is known to be false."""
-        return _false(self.holds, self.known)
-
-    def codes(self, rows: Ints) -> Array:
-        codes: Array = self.holds[rows] * HOLDS + self.broken()[rows] * BROKEN + self.clears[rows] * CLEARS
-        return codes
-
-
-def _false(holds: Bools, known: Bools | None) -> Bools:
-    result: Bools = ~holds if known is None else known > holds
-    return result
-
-
-class Level(NamedTuple):
-    number: int  # from the lowest
-    name: str
-    when: Expression
-    clear: Expression | None  # None: as soon as `when` is known to be false
-    hold: int  # ns
-
-    def says(self, frame: Frame) -> Said:
-        holds, known = self.when(frame)
-        # Of truth values, a > b is `a and not b`, in one step: a Frame of one reading pays by the step.
-        clears = _false(holds, known) if self.clear is None else self.clear.holds(frame) > holds
-        return Said(holds, known, clears)
-
-
-def _levels(settings: AlertSettings, context: OperatorContext) -> list[Level]:
-    if (settings.when is None) == (not settings.levels):
-        context.problem("levels" if settings.levels else "when", 'an alert needs either "when" or "levels"')
-    if settings.levels:
-        for setting, own in (("clear", '"clear"'), ("level", "name")):
-            if getattr(settings, setting) is not None:
-                context.problem(setting, f'with "levels", each level has its own {own}')
-        declared = {f"levels.{name}.": (name, level) for name, level in settings.levels.items()}
-    else:
-        level = LevelSettings(when=settings.when or "false", clear=settings.clear)
-        declared = {"": (settings.level or DEFAULT_LEVEL, level)}
-    levels = []
-    for index, (at, (name, level)) in enumerate(declared.items()):
-        when = context.expression(level.when, at + "when", "bool")
-        clear = None if level.clear is None else context.expression(level.clear, at + "clear", "bool")
-        levels.append(Level(index, name, when, clear, int(settings.for_ if level.for_ is None else level.for_)))
-    return levels
+def _check(settings: AlertSettings, context: OperatorContext) -> None:
+    """What is wrong beside the conditions."""
+    spans = {
+        "repeat": settings.repeat,
+        "silent_for": settings.silent_for,
+        "flapping.within": settings.flapping and settings.flapping.within,
+        "group.within": settings.group and settings.group.within,
+    }
+    for setting, span in spans.items():
+        if span is not None and not span:
+            context.problem(setting, "this must be longer than nothing")
+    if settings.expect and settings.silent_for is None:
+        context.problem("expect", 'the keys of "expect" are watched for silence: add "silent_for"')
+    if settings.expect and context.schema.key is None:
+        context.problem("expect", "the input has no key")
+    if settings.levels and SILENT in settings.levels and settings.silent_for is not None:
+        context.problem(
+            f"levels.{SILENT}", f'"{SILENT}" is what the level of "silent_for" is called; choose another name'
+        )

@@ -1,29 +1,37 @@
-"""What `alert` promises, beyond the contract that test_contract.py puts to every operator."""
+"""What `alert` promises, beyond the contract that test_contract.py puts to every operator; test_alert_oracle.py puts a plain
+loop beside it."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from operators.alert import Alert
-from pipeline.frame import NEVER, SECOND, Field, Frame, KeyTable, Progress, Schema, column
-from pipeline.testing import READINGS, Mark, Stream, frames, make, run, streams
+from pipeline.frame import NEVER, SECOND, Field, Frame, KeyTable, Progress, Schema, Sided, column
+from pipeline.journal.state import pack
+from pipeline.testing import READINGS, Mark, frames, make, run, tick
 
 # What the contract tries (tests/test_contract.py).
 EXAMPLES: list[dict[str, Any]] = [
     {"when": "value > 1", "clear": "value < 0"},
     {"when": "door and count > 0", "for": "2 s", "message": "{mode}: {value:.2f} at {time}"},
     {"levels": {"low": {"when": "value > 0"}, "high": {"when": "value > 2", "clear": "value < 1", "for": "3 s"}}},
+    {"when": "value > 1", "keep": "3 s", "repeat": "2 s", "flapping": {"changes": 2, "within": "4 s"}},
+    {"when": "count_rate > 1", "rate": {"field": "count", "per": "2 s"}, "silent_for": "3 s", "expect": ["a", "x"]},
+    {"when": "value > 1", "for": "1 s", "inhibit": ["one", "two"], "group": {"by": ["mode"], "within": "2 s"}},
+    {"silent_for": "2 s", "group": {"by": ["door", "mode"], "within": "1 s"}, "repeat": "3 s", "message": "{keys}"},
 ]
+SIDES = dict.fromkeys(("one", "two"), Schema("key", {"state": Field("string")}, "alerts"))
 
 Row = dict[str, Any]
 
 
-def rows(table: dict[str, Any], readings: str | Stream, *names: str, **more: Any) -> list[tuple[Any, ...]]:
+def rows(
+    table: dict[str, Any], readings: str | Sequence[dict[str, Any] | Mark], *names: str, **more: Any
+) -> list[tuple[Any, ...]]:
     """Some fields of what comes out; times in seconds."""
     found = run(Alert, table, readings, name="hot", **more)
     return [tuple(_seconds(row[name]) if name in ("time", "since") else row[name] for name in names) for row in found]
@@ -83,6 +91,7 @@ def test_a_row_whole() -> None:
             "level": "bad",
             "previous": None,
             "since": 0,
+            "reading": 0,
             "value": 31.0,
             "message": "a is at 31.0 °C (firing)",
             "alert": "hot",
@@ -94,6 +103,7 @@ def test_a_row_whole() -> None:
             "level": None,
             "previous": "bad",
             "since": 0,
+            "reading": SECOND,
             "value": 1.0,
             "message": "a is at 1.0 °C (cleared)",
             "alert": "hot",
@@ -108,7 +118,7 @@ def test_a_row_shows_the_fields_that_the_conditions_use() -> None:
     operator, problems = make(Alert, {"when": "t > 1 and state", "clear": "n == 0", "message": "{s}"}, schema)
     assert not problems
     shown = {"t": Field("float", optional=True), "n": Field("int", optional=True)}
-    own = ["state", "level", "previous", "since"]
+    own = ["state", "level", "previous", "since", "reading"]
     assert list(operator.schema.fields) == [*own, "t", "n", "message", "alert"]
     assert shown.items() <= operator.schema.fields.items()
     assert (operator.schema.key, operator.schema.role) == ("id", "alerts")
@@ -243,138 +253,257 @@ def test_restore_forgets_what_came_since() -> None:
     assert operator.due() is None
 
 
-# --- the oracle -----------------------------------------------------------------------------------------------------
+# --- keep -----------------------------------------------------------------------------------------------------------
+
+KEEP = {"when": "value > 30", "keep": "10 s"}
 
 
-class Level(NamedTuple):
-    name: str
-    above: float  # when value > above
-    below: float | None  # clear: value < below
-    hold: int  # s
-
-    def settings(self) -> dict[str, str]:
-        found = {"when": f"value > {self.above}", "for": f"{self.hold} s"}
-        return found if self.below is None else found | {"clear": f"value < {self.below}"}
+def test_it_fires_for_as_long_as_keep_at_least() -> None:
+    """What is over sooner is cleared then, with the last reading for which it was over."""
+    found = rows(KEEP, "a31@0 a1@3 a2@5 tick@9 tick@10", "time", "state", "reading", "value")
+    assert found == [(0, "firing", 0, 31), (10, "cleared", 5 * SECOND, 2)]
+    assert rows(KEEP, "a31@0 a1@12", "time", "state") == [(0, "firing"), (12, "cleared")]
 
 
-class Latch:
-    """One level of one key, a reading at a time."""
-
-    def __init__(self, level: Level) -> None:
-        self.level = level
-        self.set = False
-        self.waits = False
-        self.since = 0
-        self.value: float | None = None
-
-    def until(self) -> int:
-        return self.since + self.level.hold * SECOND
-
-    def fire(self) -> None:
-        self.waits, self.set = False, True
-
-    def hear(self, time: int, value: float | None) -> None:
-        if value is None:
-            return
-        when = value > self.level.above
-        clear = not when and (self.level.below is None or value < self.level.below)
-        if when and not self.set:
-            if not self.waits:
-                self.waits, self.since = True, time
-            self.value = value
-            if not self.level.hold:
-                self.fire()
-        elif not when:
-            self.waits = False
-            if clear:
-                self.set = False
+def test_what_holds_again_before_the_end_of_keep_goes_on() -> None:
+    assert rows(KEEP, "a31@0 a1@3 a32@9 a33@20 a1@21", "time", "state") == [(0, "firing"), (21, "cleared")]
+    assert rows(KEEP, "a31@0 a1@3 a32@11", "time", "state") == [(0, "firing"), (10, "cleared"), (11, "firing")]
 
 
-class Oracle:
-    """All keys, a reading at a time; no columns, no numpy."""
-
-    def __init__(self, levels: list[Level], disorder: int) -> None:
-        self.levels = levels
-        self.disorder = disorder * SECOND
-        self.watermark = NEVER
-        self.latches: dict[str, list[Latch]] = {}
-        self.rows: list[Row] = []
-
-    def hear(self, item: dict[str, Any] | Mark) -> None:
-        first = len(self.rows)
-        if isinstance(item, Mark):
-            to = NEVER if item.watermark is None else item.watermark
-        else:
-            time = item["time"] * SECOND
-            latches = self.latches.setdefault(item["key"], [Latch(level) for level in self.levels])
-            self._fire([(latch.until(), item["key"], latch) for latch in latches], time)
-            before = self._highest(latches)
-            for latch in latches:
-                latch.hear(time, item["value"])
-            self._tell(item["key"], time, before, latches, item["value"])
-            to = time - self.disorder
-        self.watermark = max(self.watermark, to)
-        every = [(latch.until(), key, latch) for key, latches in self.latches.items() for latch in latches]
-        self._fire(every, self.watermark)
-        self.rows[first:] = sorted(self.rows[first:], key=lambda row: (row["time"], row["key"]))
-
-    def _fire(self, latches: list[tuple[int, str, Latch]], until: int) -> None:
-        """Those that wait until then at most: the earliest first, levels of one key that are over at once together."""
-        over = [(at, key, latch) for at, key, latch in latches if latch.waits and at <= until]
-        for at, key in sorted({(at, key) for at, key, _ in over}):
-            before = self._highest(self.latches[key])
-            now = [latch for t, k, latch in over if (t, k) == (at, key)]
-            for latch in now:
-                latch.fire()
-            self._tell(key, at, before, self.latches[key], now[-1].value)
-
-    def _highest(self, latches: list[Latch]) -> Latch | None:
-        return next((latch for latch in reversed(latches) if latch.set), None)
-
-    def _tell(self, key: str, time: int, before: Latch | None, latches: list[Latch], value: float | None) -> None:
-        after = self._highest(latches)
-        if after is before:
-            return
-        about = after or before
-        assert about is not None
-        self.rows.append(
-            {
-                "key": key,
-                "time": time,
-                "state": "firing" if after else "cleared",
-                "level": after.level.name if after else None,
-                "previous": before.level.name if before else None,
-                "since": about.since,
-                "value": value,
-            }
-        )
+def test_keep_counts_from_when_it_fired() -> None:
+    """Not from when the condition began to hold."""
+    found = rows(KEEP | {"for": "5 s"}, "a31@0 a31@6 a1@7 tick@20", "time", "state")
+    assert found == [(5, "firing"), (15, "cleared")]
 
 
-def level(name: str, thresholds: list[float]) -> st.SearchStrategy[Level]:
-    above = st.sampled_from(thresholds)
-    return st.builds(
-        Level, st.just(name), above, st.none() | st.sampled_from([-1.0, 0.0, 1.0, 2.5]), st.sampled_from([0, 0, 1, 3])
+# --- repeat ---------------------------------------------------------------------------------------------------------
+
+REPEAT = {"when": "value > 30", "repeat": "10 s"}
+
+
+def test_a_reminder_while_it_fires() -> None:
+    """So long after the row before; it shows the newest reading, and its level is that of before."""
+    found = rows(
+        REPEAT, "a31@0 a32@5 tick@10 a-@15 a33@19 a1@25 tick@60", "time", "state", "previous", "since", "value"
     )
+    assert found == [
+        (0, "firing", None, 0, 31),
+        (10, "firing", "warning", 0, 32),
+        (20, "firing", "warning", 0, 33),
+        (25, "cleared", "warning", 0, 1),
+    ]
 
 
-levels = st.one_of(
-    st.tuples(level("only", [0.0, 1.0])),
-    st.tuples(level("low", [0.0]), level("high", [1.0, -1.0])),
-    st.tuples(level("low", [0.0]), level("middle", [1.0]), level("high", [2.0])),
-).map(list)
+def test_where_time_jumps_the_last_reminder_stands_for_all() -> None:
+    """A year without readings is no flood."""
+    assert rows(REPEAT, "a31@0 tick@1000005 tick@1000010", "time") == [(0,), (1000000,), (1000010,)]
+    assert rows(REPEAT, "a31@0 a31@35", "time", disorder=100) == [(0,), (30,)]
 
 
-@settings(max_examples=200, deadline=None)
-@given(streams(keys="ab"), levels, st.integers(0, 4))
-def test_the_columns_agree_with_a_plain_loop(stream: Stream, levels: list[Level], disorder: int) -> None:
-    """Whatever the levels, waits, keys, gaps, late readings and ticks."""
-    oracle = Oracle(levels, disorder)
-    for item in stream:
-        oracle.hear(item)
-    levels_table = {level.name: level.settings() for level in levels}
-    found = run(Alert, {"levels": levels_table}, stream, disorder=disorder, name="hot")
-    names = ("key", "time", "state", "level", "previous", "since", "value")
-    assert [{name: row[name] for name in names} for row in found] == oracle.rows
+# --- silent_for -----------------------------------------------------------------------------------------------------
+
+SILENT = {"silent_for": "10 s", "level": "lost"}
+
+
+def test_a_key_that_is_not_heard() -> None:
+    """At the time of its last reading and so much; the next one ends it. Silence has no fields."""
+    found = rows(SILENT, "a1@0 b1@5 b1@10 a1@14 tick@20", "key", "time", "state", "level", "since", "reading")
+    assert found == [
+        ("a", 10, "firing", "lost", 0, 0),
+        ("a", 14, "cleared", None, 0, 14 * SECOND),
+        ("b", 20, "firing", "lost", 10, 10 * SECOND),
+    ]
+    settings = {"when": "value > 1", "silent_for": "2 s"}
+    assert rows(settings, "a5 tick@9", "level", "value") == [("warning", 5), ("silent", None)]
+
+
+def test_a_gap_between_two_readings_is_silence_though_the_watermark_lags() -> None:
+    found = rows(SILENT, "a1@0 a1@30", "time", "state", disorder=60)
+    assert found == [(10, "firing"), (30, "cleared")]
+
+
+def test_an_old_reading_does_not_end_silence() -> None:
+    """One that is dated before the last says nothing; nor one after which the key is silent all the same."""
+    assert rows(SILENT, "a1@20 b1@40 a1@5 a1@25", "key", "time") == [("a", 30)]
+    assert rows(SILENT, "a1@20 b1@40 a1@31", "key", "time", "state")[1:] == [("a", 31, "cleared")]
+
+
+def test_silence_is_the_highest_level() -> None:
+    """What held before holds again once the key is heard, if it still does."""
+    found = rows({"when": "value > 30", "silent_for": "10 s"}, "a31@0 a32@20 a1@21", "time", "level", "previous")
+    assert found == [
+        (0, "warning", None),
+        (10, "silent", "warning"),
+        (20, "warning", "silent"),
+        (21, None, "warning"),
+    ]
+
+
+def test_the_end_of_the_input_is_not_silence() -> None:
+    assert rows(SILENT | {"expect": ["z"]}, "a1@0 end", "time") == []
+
+
+def test_an_expected_key_is_watched_from_the_first_reading() -> None:
+    found = rows(SILENT | {"expect": ["y", "z"]}, "a1@0 y1@5 a1@9 a1@10 tick@15", "key", "time", "reading", "since")
+    assert found == [("z", 10, None, 0), ("y", 15, 5 * SECOND, 5)]
+
+
+def test_an_expected_key_where_nobody_has_spoken() -> None:
+    """Below all times the watermark says how long that is; the row has the clock's."""
+    now = 1_800_000_000
+    silence = [tick(NEVER + 9 * SECOND), tick(NEVER + 10 * SECOND), tick(NEVER + 50 * SECOND)]
+    heard = {"key": "z", "time": now + 60, "value": 1.0}
+    found = rows(SILENT | {"expect": ["z"]}, [*silence, heard], "key", "time", "state", "since", clock=now * SECOND)
+    assert found == [("z", now, "firing", now - 10), ("z", now + 60, "cleared", now - 10)]
+
+
+# --- flapping -------------------------------------------------------------------------------------------------------
+
+FLAPPING = {"when": "value > 30", "flapping": {"changes": 2, "within": "10 s"}}
+
+
+def test_no_more_changes_than_that() -> None:
+    """What is held back is told as soon as it may be, if it is still true."""
+    assert rows(FLAPPING, "a31 a1 a31 a1 a31 a1 tick@30", "time", "state") == [(0, "firing"), (1, "cleared")]
+    found = rows(FLAPPING, "a31 a1 a31 a1 a32 tick@30", "time", "state", "since", "value")
+    assert found == [(0, "firing", 0, 31), (1, "cleared", 0, 1), (10, "firing", 4, 32)]
+
+
+# --- inhibit --------------------------------------------------------------------------------------------------------
+
+INHIBIT = {"when": "value > 30", "inhibit": "other"}
+OTHER = {"other": Schema("key", {"state": Field("string")}, "alerts")}
+
+
+def other(time: int, state: str, key: str = "a") -> dict[str, Any]:
+    return {"input": "other", "key": key, "time": time, "state": state}
+
+
+def reading(time: int, value: float, key: str = "a") -> dict[str, Any]:
+    return {"key": key, "time": time, "value": value}
+
+
+def test_while_another_alert_fires_this_one_is_not_raised() -> None:
+    """For the same key; once the other is over it is, if it still holds."""
+    stream = [other(0, "firing"), reading(1, 31), reading(1, 31, "b"), reading(2, 32), other(5, "cleared")]
+    found = rows(INHIBIT, stream, "key", "time", "since", "value", sides=OTHER)
+    assert found == [("b", 1, 1, 31), ("a", 5, 1, 31)]
+    stream = [other(0, "firing"), reading(1, 31), reading(2, 1), other(5, "cleared")]
+    assert rows(INHIBIT, stream, "key", sides=OTHER) == []
+
+
+def test_that_it_is_over_is_told_all_the_same() -> None:
+    """Of what had fired before; there are no reminders meanwhile."""
+    stream = [reading(0, 31), other(1, "firing"), reading(25, 31), other(26, "firing", "b"), reading(27, 1)]
+    found = rows(INHIBIT | {"repeat": "10 s"}, stream, "time", "state", sides=OTHER)
+    assert found == [(0, "firing"), (27, "cleared")]
+
+
+def test_what_one_reading_causes_in_both_alerts_is_one_moment() -> None:
+    """It begins to hold back before the reading is taken here, and lets go after it."""
+    progress = Progress(np.array([0, 1]), np.array([NEVER, 0]), 0, 0, 0, 2)
+
+    def frame(**columns: Any) -> Frame:
+        named = {name: column("float" if name == "value" else "string", list(v)) for name, v in columns.items()}
+        return Frame(np.array([0, 1]) * SECOND, np.zeros(2, np.int32), np.array([0, 1]), named, progress)
+
+    operator, _ = make(Alert, INHIBIT, keys=KeyTable(["a"]), sides=OTHER)
+    states = frame(state=["firing", "cleared"])
+    assert len(operator.on_frame(Sided(frame(value=[31.0, 1.0]), {"other": states}))) == 0
+
+
+# --- rate -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_condition_on_how_fast_a_field_changes() -> None:
+    """Since the key's reading before, per minute; an older one, or one without the field, has none and is skipped."""
+    table = {
+        "when": "value_rate > 5",
+        "rate": {"field": "value", "per": "1 min"},
+        "message": "{value_rate:.0f} a minute",
+    }
+    found = rows(table, "a0@0 b0@0 a3@60 a-@90 a13@120 a0@100 a20@180", "key", "time", "state", "value_rate", "message")
+    assert found == [("a", 120, "firing", 10, "10 a minute")]
+    found = rows({"when": "rise > 1", "rate": {"field": "value", "name": "rise"}}, "a0@0 a3@1 a4@2", "time", "rise")
+    assert found == [(1, 3), (2, 1)]
+
+
+# --- group ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_row_for_many_keys() -> None:
+    """What changes within so long of the first change is one row; what is as it was told is none."""
+    table = {"when": "value > 30", "group": {"within": "5 s"}}
+    found = rows(
+        table, "a31@0 b32@1 c1@2 tick@5 b1@6 tick@11 a1@12 a31@13 tick@30", "time", "state", "firing", "keys", "since"
+    )
+    assert found == [(5, "firing", 2, "a, b", 0), (11, "firing", 1, "a", 0)]
+    told = run(Alert, table, "a31 a1 tick@5 b31@7 tick@12 b1@13 tick@30", name="hot")
+    assert [(row["time"] // SECOND, row["previous"], row["message"]) for row in told] == [
+        (12, None, "hot is firing: 1 firing b"),
+        (18, "warning", "hot is cleared: 0 firing "),
+    ]
+
+
+def test_a_group_by_fields() -> None:
+    """A single text is the key of its group; several fields are shown. The level is the highest of all."""
+    schema = Schema("id", {"t": Field("float"), "room": Field("string"), "floor": Field("int")})
+    stream = [
+        {"key": key, "time": time, "t": t, "room": room, "floor": floor}
+        for key, time, t, room, floor in [
+            ("a", 0, 31.0, "hall", 0),
+            ("b", 0, 41.0, "hall", 1),
+            ("c", 1, 31.0, "attic", 2),
+        ]
+    ]
+    levels = {"warning": {"when": "t > 30"}, "critical": {"when": "t > 40"}}
+    table = {"levels": levels, "group": {"by": ["room"], "within": "5 s"}}
+    found = run(Alert, table, [*stream, tick(9)], schema=schema)
+    assert [(row["room"], row["level"], row["keys"]) for row in found] == [
+        ("hall", "critical", "a, b"),
+        ("attic", "warning", "c"),
+    ]
+    table["group"] = {"by": ["room", "floor"], "within": "5 s"}
+    found = run(Alert, table, [*stream, tick(9)], schema=schema)
+    assert [(row["group"], row["room"], row["floor"]) for row in found] == [
+        ('["hall", 0]', "hall", 0),
+        ('["hall", 1]', "hall", 1),
+        ('["attic", 2]', "attic", 2),
+    ]
+
+
+def test_many_keys_are_named_in_part() -> None:
+    table = {"when": "value > 30", "group": {"within": "5 s"}}
+    stream = [reading(0, 31, f"k{i:02}") for i in range(25)]
+    ((keys,),) = rows(table, [*stream, tick(5)], "keys")
+    assert keys.startswith("k00, k01, ")
+    assert keys.endswith(", k19 and 5 more")
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "value", "most"),
+    [
+        ({"when": "value > 30"}, 1.0, 1),
+        ({"when": "value > 30", "silent_for": "1 h", "rate": {"field": "value"}}, 1.0, 1 + 9 + 17),
+        ({"when": "value > 30", "for": "1 h"}, 31.0, 200),
+        ({"when": "value > 30", "repeat": "1 h", "message": "{value}"}, 31.0, 200),
+    ],
+)
+def test_what_a_key_takes(table: dict[str, Any], value: float, most: int) -> None:
+    """Of a key at rest a few bytes, in columns; of one that fires or waits some more."""
+    sizes = []
+    for n in (1_000, 2_000):
+        keys = KeyTable()
+        operator, _ = make(Alert, table, keys=keys)
+        (frame,) = frames([reading(i, value, f"k{i}") for i in range(n)], READINGS, keys)
+        for state in operator.context.states.values():
+            state.grow(n)
+        operator.on_frame(frame)
+        sizes.append(len(pack(operator.snapshot())))
+    assert sizes[1] - sizes[0] <= most * 1_000
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
@@ -396,6 +525,18 @@ def test_the_columns_agree_with_a_plain_loop(stream: Stream, levels: list[Level]
             "message",
             '"valu" is not a field of the input (did you mean "value"?)',
         ),
+        ({"silent_for": "0 s"}, "silent_for", "longer than nothing"),
+        ({"silent_for": "1 s", "clear": "value < 1"}, "clear", 'add "when"'),
+        ({"silent_for": "1 s", "keep": "1 s"}, "keep", 'add "when"'),
+        ({"when": "value > 1", "expect": ["a"]}, "expect", 'add "silent_for"'),
+        ({"when": "value > 1", "repeat": "0 s"}, "repeat", "longer than nothing"),
+        ({"when": "value > 1", "flapping": {"changes": 2, "within": "0 s"}}, "flapping.within", "longer than nothing"),
+        ({"levels": {"silent": {"when": "value > 1"}}, "silent_for": "1 s"}, "levels.silent", "another name"),
+        ({"when": "value > 1", "rate": {"field": "valu"}}, "rate.field", 'did you mean "value"?'),
+        ({"when": "value > 1", "rate": {"field": "value", "name": "value"}}, "rate.name", "choose another"),
+        ({"when": "value > 1", "rate": {"field": "value", "per": "0 s"}}, "rate.per", "per some time"),
+        ({"when": "value > 1", "group": {"by": ["valu"], "within": "1 s"}}, "group.by.0", 'did you mean "value"?'),
+        ({"when": "value > 1", "inhibit": "other"}, "inhibit", '"other" is not an alert'),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, Any], setting: str, text: str) -> None:
