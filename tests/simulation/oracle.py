@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ class Outputs(NamedTuple):
     alerts: Counter[tuple[str, int, str]]  # id, ts, state
 
 
-def outputs(kept: list[Reading], sources: list[str]) -> Outputs:
+def outputs(kept: list[Reading], sources: list[str], *, least: float = -math.inf, ended: bool = False) -> Outputs:
+    """Of the readings of these sources with at least this value. `ended`: nothing will come after them."""
     newest = dict.fromkeys(sources, NEVER)
     open_: dict[tuple[str, int], list[float]] = {}
     made = Outputs(Counter(), Counter(), Counter())
@@ -32,7 +34,7 @@ def outputs(kept: list[Reading], sources: list[str]) -> Outputs:
     for reading in kept:
         reached = min(newest.values()) - DISORDER_MS
         newest[reading.source] = max(newest[reading.source], reading.ts)
-        if reading.value >= 0:
+        if reading.value >= least:
             start = reading.ts // SIZE_MS * SIZE_MS
             if start + SIZE_MS <= reached:
                 made.late[reading.id, reading.ts, reading.value] += 1
@@ -45,7 +47,13 @@ def outputs(kept: list[Reading], sources: list[str]) -> Outputs:
                 firing.discard(reading.id)
                 made.alerts[reading.id, reading.ts, "cleared"] += 1
         reached = min(newest.values()) - DISORDER_MS
-        for name, start in [w for w in open_ if w[1] + SIZE_MS <= reached]:
-            values = open_.pop((name, start))
-            made.windows[name, start, len(values), sum(values)] += 1
+        _close(open_, reached, made)
+    if ended:
+        _close(open_, math.inf, made)
     return made
+
+
+def _close(open_: dict[tuple[str, int], list[float]], reached: float, made: Outputs) -> None:
+    for name, start in [w for w in open_ if w[1] + SIZE_MS <= reached]:
+        values = open_.pop((name, start))
+        made.windows[name, start, len(values), sum(values)] += 1

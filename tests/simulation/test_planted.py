@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import apsw
 import pytest
 
 from pipeline.engine import Engine
-from pipeline.journal import outbox
+from pipeline.frame import Frame, concatenate
+from pipeline.journal import outbox, state
+from pipeline.thin import thin
 from pipeline.writes import Writes
-from tests.simulation.device import Failed, Simulation, simulate
+from tests.simulation.disk import Cut
+from tests.simulation.simulation import Failed, Simulation, simulate
 
 Plant = Callable[[pytest.MonkeyPatch], Callable[[Simulation], None]]
 WITHIN = 60  # seeds
@@ -69,6 +74,54 @@ def outbox_outside_the_transaction(patch: pytest.MonkeyPatch) -> Callable[[Simul
     return nothing
 
 
+def place_in_a_file_before_its_rows(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    commit = Engine._commit
+
+    def early(self: Engine, writes: Writes, *rest: Any) -> None:
+        with contextlib.suppress(apsw.Error, Cut):
+            for name, position in writes.positions.items():
+                state.save_position(self.store.connection, name, position)
+        commit(self, writes, *rest)
+
+    patch.setattr(Engine, "_commit", early)
+    return nothing
+
+
+def thinning_that_counts_a_row_twice(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    def twice(frame: Frame, *rest: Any) -> Frame:
+        return thin(concatenate([frame, frame.take(slice(0, 1))]), *rest)
+
+    patch.setattr(outbox, "thin", twice)
+    return nothing
+
+
+def newest_dropped_first(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    def newest(db: Any, sink: str, over: int) -> int:
+        freed = dropped = 0
+        free = "sink = ? AND NOT id BETWEEN ? AND ? AND keep = 0 ORDER BY id DESC"
+        entries = f"SELECT id, rows - sent, {outbox.COST} FROM outbox WHERE {free}"
+        for entry, count, size in list(db.execute(entries, (sink, *outbox._under_way(db, sink)))):
+            if freed < over:
+                db.execute("DELETE FROM outbox WHERE id = ?", (entry,))
+                freed, dropped = freed + size, dropped + count
+        outbox._count(db, sink, dropped=dropped)
+        return freed
+
+    patch.setattr(outbox, "make_room", newest)
+    return nothing
+
+
+def refusals_not_journaled(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    def forgetful(self: Writes, db: Any) -> None:
+        for name in [name for name in self.journal if "." in name]:
+            del self.journal[name]
+        call(self, db)
+
+    call = Writes.__call__
+    patch.setattr(Writes, "__call__", forgetful)
+    return nothing
+
+
 def checkpoint_without_fsync(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
     def plant(simulation: Simulation) -> None:
         simulation.disk.ignores_sync = lambda path: path.endswith(".db")
@@ -96,6 +149,10 @@ def file_without_fsync(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None
         acknowledge_before_the_commit,
         bounds_of_a_batch_not_recorded,
         outbox_outside_the_transaction,
+        place_in_a_file_before_its_rows,
+        thinning_that_counts_a_row_twice,
+        newest_dropped_first,
+        refusals_not_journaled,
         checkpoint_without_fsync,
         commit_without_fsync,
         file_without_fsync,

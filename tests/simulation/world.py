@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import random
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from unittest.mock import Mock
 
 import orjson
-from aiohttp import StreamReader
-from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
 
 from pipeline.component import Receipt
 from pipeline.web import HttpProblem
@@ -39,16 +40,31 @@ class Server:
 
     async def post(self, body: bytes, key: str | None) -> tuple[int, set[int]]:
         """What `POST /data` is answered with: the status, and which readings were refused."""
-        content = StreamReader(Mock(_reading_paused=False), 2**16)
-        content.feed_data(body)
-        content.feed_eof()
-        headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
-        request = make_mocked_request("POST", "/data", headers=headers, payload=content)
         try:
-            response = await self.routes["POST", "/data"](request)
+            response = await self.routes["POST", "/data"](_Request(body, key))
         except HttpProblem as problem:
             return problem.status, {error["index"] for error in problem.more.get("errors", ())}
         return response.status, set()
+
+
+class _Request:
+    """What the handler of `POST /data` looks at of a request."""
+
+    query_string = ""
+
+    def __init__(self, body: bytes, key: str | None) -> None:
+        self.body = body
+        self.headers = CIMultiDict({"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {}))
+        self.content_length = len(body)
+        self.content = self
+
+    def is_eof(self) -> bool:
+        return True
+
+    def exception(self) -> None: ...
+
+    def read_nowait(self) -> bytes:
+        return self.body
 
 
 class World:
@@ -59,29 +75,31 @@ class World:
         self.loop = loop
         self.started_ms = started // 1_000_000
         self.server: Server | None = None
-        self.sent: dict[tuple[str, int], Reading] = {}
-        self.acknowledged: set[tuple[str, int]] = set()
-        self.count = 0
+        self.sent: dict[int, Reading] = {}
+        self.sent_by: dict[str, list[Reading]] = {}  # source
+        self.acknowledged: set[int] = set()
         self.pushed_back = 0
 
-    def reading(self, name: str) -> Reading:
-        """One more; a few come late, a few are not valid."""
-        self.count += 1
-        ts = self.started_ms + round(self.loop.passed * 1000) - self.chance.choice([0, 0, 10, 2_000, 6_000, 30_000])
+    def reading(self, source: str, name: str, after_ms: int | None = None) -> Reading:
+        """One more, of now or so long after the start; a few come late, a few are not valid."""
+        n = len(self.sent)
+        now = round(self.loop.passed * 1000) if after_ms is None else after_ms
+        ts = self.started_ms + now - self.chance.choice([0, 0, 10, 2_000, 6_000, 30_000])
         value: float | str = self.chance.choice([-1, *range(0, 101, 5)])
-        if self.chance.random() < 0.03:
+        if self.chance.random() < 0.05:
             value = "broken"
-        made = {"id": name, "ts": ts, "value": value, "n": self.count}
-        self.sent[name, self.count] = made
+        made = {"id": name, "ts": ts, "value": value, "n": n}
+        self.sent[n] = made
+        self.sent_by.setdefault(source, []).append(made)
         return made
 
     def acknowledge(self, readings: list[Reading], refused: set[int]) -> None:
-        self.acknowledged |= {(r["id"], r["n"]) for i, r in enumerate(readings) if i not in refused}
+        self.acknowledged |= {r["n"] for i, r in enumerate(readings) if i not in refused}
 
     async def client(self, name: str, requests: int, *, keyed: bool) -> None:
         """Sends one request after the other, each until it is taken."""
         for i in range(requests):
-            readings = [self.reading(name) for _ in range(self.chance.choice([1, 1, 2, 5]))]
+            readings = [self.reading("readings", name) for _ in range(self.chance.choice([1, 1, 2, 5]))]
             body = orjson.dumps(readings)
             while True:
                 status, refused = 0, set[int]()
@@ -107,7 +125,7 @@ class Broker:
 
     async def publish(self, messages: int) -> None:
         for _ in range(messages):
-            self.waiting[self.next] = self.world.reading("m")
+            self.waiting[self.next] = self.world.reading("messages", "m")
             self.next += 1
             self.more.set()
             await asyncio.sleep(self.world.chance.choice([0, 0.1, 1, 2]))
@@ -118,6 +136,73 @@ class Broker:
                 [self.waiting.pop(number)] if number in self.waiting else [],
                 {refused.item for refused in receipt.refused},
             )
+
+
+class Log:
+    """A program beside the device that writes files. What it has written is on the disk, whatever becomes of the device.
+
+    The names of readings are those of other sources, too, so that the order over all sources matters.
+    """
+
+    COLUMNS = ("id", "ts", "value", "n")
+
+    def __init__(self, world: World, source: str, path: Path, *, csv: bool) -> None:
+        self.world = world
+        self.source = source
+        self.path = path
+        self.csv = csv
+        self.inode = 0  # of the file in which the device keeps its place; before there is one, it follows no rotation
+
+    def _line(self, after_ms: int | None = None) -> bytes:
+        reading = self.world.reading(self.source, self.world.chance.choice(["c0", "m", "f"]), after_ms)
+        if self.csv:
+            return ",".join(str(reading[name]) for name in self.COLUMNS).encode() + b"\n"
+        return orjson.dumps(reading) + b"\n"
+
+    def _append(self, path: Path, data: bytes) -> None:
+        with path.open("ab") as file:
+            if self.csv and not file.tell():
+                data = ",".join(self.COLUMNS).encode() + b"\n" + data
+            file.write(data)
+
+    def record(self, lines: int) -> None:
+        """All at once, in two files: a reading every half second."""
+        for i in range(lines):
+            part = 1 + (2 * i >= lines)
+            self._append(self.path.with_stem(f"{self.path.stem}-{part}"), self._line(500 * i))
+
+    async def write(self, lines: int) -> None:
+        """One line after the other, some in two goes."""
+        chance = self.world.chance
+        for _ in range(lines):
+            line = self._line()
+            cut = chance.choice([0, 0, chance.randrange(len(line))])
+            if cut:
+                self._append(self.path, line[:cut])
+                await asyncio.sleep(chance.choice([0.1, 3]))
+            self._append(self.path, line[cut:])
+            if self.inode and chance.random() < 0.1:
+                await self._rotate()
+            await asyncio.sleep(chance.choice([0, 0.1, 1, 2]))
+
+    async def _rotate(self) -> None:
+        """By another name, or by a copy; who writes may have the old one open for a while."""
+        chance = self.world.chance
+        older = sorted(self.path.parent.glob(f"{self.path.name}.*"), key=lambda p: -int(p.suffix[1:]))
+        for path in older:
+            path.rename(path.with_suffix(f".{int(path.suffix[1:]) + 1}"))
+        first = self.path.with_name(f"{self.path.name}.1")
+        if self.inode == self.path.stat().st_ino and chance.random() < 0.4:
+            # A file of which nothing was read yet is not known again in its copy.
+            shutil.copy(self.path, first)
+            os.truncate(self.path, 0)
+            return
+        self.path.rename(first)
+        if chance.random() < 0.5:
+            self.path.touch()
+        if chance.random() < 0.5:
+            await asyncio.sleep(chance.choice([0, 0.1, 3]))
+            self._append(first, self._line())
 
 
 class Cloud:
