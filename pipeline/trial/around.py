@@ -86,19 +86,17 @@ class Sender:
 
 
 class Peer:
-    """The other end of a delivering sink: takes each batch once under its key, and can be out of reach."""
+    """The other end of a delivering sink. It takes a batch in no time, so no kill comes between that and the sink's note
+    of it; and it can be out of reach."""
 
     def __init__(self, tell: Callable[[str, Frame, bool], None]) -> None:
         self.tell = tell  # the stream, the rows, did they wait while it was out of reach
         self.online = True
-        self._taken: set[str] = set()
 
     async def deliver(self, batch: Batch) -> Outcome:
         """In the place of the sink's own."""
         if not self.online:
             return Outcome(reason="out of reach")
-        if batch.key not in self._taken:
-            self._taken.add(batch.key)
-            for stream, frame in batch.parts:
-                self.tell(stream, frame, batch.recovered)
+        for stream, frame in batch.parts:
+            self.tell(stream, frame, batch.recovered)
         return Outcome(delivered=True)

@@ -135,6 +135,13 @@ def test_a_pause_makes_nothing_late(tmp_path: Path) -> None:
     assert came["ten.late"] == []
 
 
+def test_a_tick_waits_for_its_commit(tmp_path: Path) -> None:
+    """With `commit = "30 s"` a window whose time has come leaves with the next commit; until then the loop sleeps (if it
+    spun, no time would pass, and this would not end)."""
+    block = rows([(1, 1), (25, 1), (28, 2)]) + '\nexpect.ten = []\nuntil = "2 min"'
+    assert [row["n"] for row in result(tmp_path, block, commit="30 s").came["ten"]] == [1, 2]
+
+
 # --- how readings are given -----------------------------------------------------------------------------------------
 
 
