@@ -6,8 +6,6 @@ import asyncio
 import logging
 import random
 import tempfile
-from collections import deque
-from collections.abc import Callable
 from functools import partial
 from itertools import count, groupby
 from operator import itemgetter
@@ -176,9 +174,9 @@ class _Trial:
         self.pipeline = None
 
     async def _kill(self) -> None:
+        """A step is durable in the moment in which it runs, so what is lost is what waits in the inboxes."""
         if self.pipeline is None or self._task is None:
             return
-        self.pipeline.kill()
         for sender in self.senders.values():
             sender.hang_up()
         self._task.cancel()
@@ -210,9 +208,6 @@ class VirtualPipeline(Pipeline):
         self.trial = trial
         config = trial.config
         super().__init__(config, Graph(config, KeyTable(limit=config.pipeline.max_keys), trial.clock))
-        self._uncommitted: deque[tuple[int, Callable[[], None]]] = (
-            deque()
-        )  # rows of steps that may yet be lost, by step
         for source in self.graph.sources.values():
             source.replayable = False  # there is no file to read again: the journal keeps the Frames
         wanted = trial.block.expect
@@ -224,16 +219,11 @@ class VirtualPipeline(Pipeline):
             elif name in wanted:
                 sink.write = partial(self._written, name, sink.write)  # type: ignore[method-assign]
 
-    def kill(self) -> None:
-        self.store.dead = True
-
     def was_paused(self) -> None:
         if self.engine is not None:
             self.engine.was_stopped()
 
     # --- what is outside ---
-
-    store: InlineStore
 
     def open_store(self) -> Store:
         return InlineStore(self.trial.folder, self.config.pipeline.durability)
@@ -272,30 +262,18 @@ class VirtualPipeline(Pipeline):
                 self.graph.watch(name, partial(self._emitted, name))
         for name in self.graph.sources:
             self.graph.watch(f"{name}.invalid", partial(self._refused, name))
-        self.engine.published.append(self._committed)
-
-    def _later(self, tell: Callable[[], None]) -> None:
-        assert self.engine is not None
-        self._uncommitted.append((self.engine.number, tell))
-
-    def _committed(self, writes: Any) -> None:
-        while self._uncommitted and self._uncommitted[0][0] <= writes.step:
-            self._uncommitted.popleft()[1]()
 
     def _emitted(self, stream: str, frame: Frame) -> None:
         if len(frame):
-            schema, keys = self.graph.streams[stream], self.graph.keys
-            self._later(lambda: self.trial.came(stream, None, frame, schema, keys))
+            self.trial.came(stream, None, frame, self.graph.streams[stream], self.graph.keys)
 
     def _refused(self, source: str, frame: Frame) -> None:
         if len(frame):
-            reasons = [(source, reason) for reason in frame["reason"].tolist()]
-            self._later(lambda: self.trial.result.refused.extend(reasons))
+            self.trial.result.refused += [(source, reason) for reason in frame["reason"].tolist()]
 
     def _written(self, sink: str, write: Any, stream: str, frame: Frame, writes: Any) -> None:
         write(stream, frame, writes)
-        schema, keys = self.graph.streams[stream], self.graph.keys
-        self._later(lambda: self.trial.came(sink, stream, frame, schema, keys))
+        self.trial.came(sink, stream, frame, self.graph.streams[stream], self.graph.keys)
 
     def _delivered(self, sink: str, stream: str, frame: Frame, recovered: bool) -> None:
         told, schema = shown(frame, self.graph.streams.get(stream))

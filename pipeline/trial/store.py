@@ -18,7 +18,6 @@ class InlineStore(Store):
     """What is handed over is committed as soon as the loop gets to it."""
 
     def __init__(self, folder: Path, durability: str) -> None:
-        self.dead = False  # killed: nothing is committed or answered any more
         self._handed: list[tuple[Work, Done]] = []
         self._redirected = RedirectedFiles(folder)
         super().__init__(folder / "state", "none" if durability == "none" else "process")
@@ -38,12 +37,10 @@ class InlineStore(Store):
 
     def _turn(self) -> None:
         group, self._handed = self._handed, []
-        if group and not self.dead:
+        if group:
             self._commit(group)
 
     async def read(self, work: Callable[[apsw.Connection], Any]) -> Any:
-        if self.dead:
-            await self._loop.create_future()
         return self._read(work)
 
     def close(self) -> None:

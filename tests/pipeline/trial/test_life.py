@@ -93,7 +93,7 @@ readings = st.lists(st.tuples(moments, st.sampled_from([0.0, 50.0, 100.0])), min
 steps = st.lists(st.tuples(moments, st.sampled_from(["restart", "crash"])), max_size=4)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(readings, steps, st.sampled_from(["power", "process"]), st.sampled_from(["0 s", "2 s"]))
 def test_stops_and_kills_change_no_row(
     tmp_path: Path, given: list[tuple[float, float]], happens: list[tuple[float, str]], durability: str, commit: str
@@ -109,6 +109,24 @@ def test_stops_and_kills_change_no_row(
     for node in whole.came:
         a, b = whole.came[node], other.came[node]
         assert (sorted(map(str, a)) == sorted(map(str, b))) if node in ("cloud", "local") else a == b, node
+
+
+@pytest.mark.parametrize("do", ["restart", "crash"])
+def test_a_finite_source_goes_on_after_a_kill(tmp_path: Path, do: str) -> None:
+    """What it had brought is not read again, and its end comes behind its last row."""
+    file = tmp_path / "pipeline.toml"
+    file.write_text(
+        PIPELINE.format(durability="power", commit="0 s", time='time = "ts"', path="a").replace(
+            'type = "http"', 'type = "file"\npath = "none.ndjson"'
+        )
+        + f'[[test]]\nname = "it"\n{rows([(1, 1), (2, 2), (3, 4), (11, 8)])}\nexpect.ten = []\nexpect.readings = []\n'
+        f'steps = [{{ at = "2500 ms", do = "{do}" }}, {{ at = "20 s", do = "{do}" }}]\nuntil = "1 min"'
+    )
+    config, _, (block,) = checked(file)
+    came = run(config, block)
+    assert came.error == ""
+    assert [row["value"] for row in came.came["readings"]] == [1, 2, 4, 8]
+    assert [row["total"] for row in came.came["ten"]] == [7, 8]
 
 
 def test_what_memory_alone_held_is_gone_after_a_restart(tmp_path: Path) -> None:
@@ -133,6 +151,9 @@ def test_a_pause_makes_nothing_late(tmp_path: Path) -> None:
     came = result(tmp_path, block + EVERYTHING).came
     assert [row["n"] for row in came["ten"]] == [1, 1]
     assert came["ten.late"] == []
+    block = 'input.readings = [{ at = "1 s", id = "a", value = 1 }, { at = "3603 s", ts = "3 s", id = "a", value = 2 }]\n'
+    block += 'steps = [{ at = "2 s", do = "pause", for = "1 h" }]\nuntil = "2 h"\n'
+    assert [row["n"] for row in result(tmp_path, block + EVERYTHING).came["ten"]] == [2]
 
 
 def test_a_tick_waits_for_its_commit(tmp_path: Path) -> None:
