@@ -79,6 +79,7 @@ def test_whole_numbers_are_compared_as_such() -> None:
     assert kept(0.5, far, far + 1, far + 1) == [far, far + 1]
     assert kept(1.5, 10, 11, 12) == [10, 12]
     assert kept(5, 2**63 - 1, 2**63 - 6, 2**63 - 7) == [2**63 - 1, 2**63 - 7]
+    assert kept(5, -(2**63), -(2**63) + 5, -(2**63) + 6) == [-(2**63), -(2**63) + 6]
     assert kept("50 %", -(2**63), 2**63 - 1, 2**62) == [-(2**63), 2**63 - 1]
     assert kept(1e300, -(2**63), 2**63 - 1) == [-(2**63), 2**63 - 1]
 
