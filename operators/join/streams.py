@@ -65,6 +65,7 @@ class AsOf:
         self.recent = self._unseen(0)
         # The newest that is seen by all readings to come, by the group's code.
         self.settled = self._unseen(0)
+        self.nothing = Given(np.zeros(0, np.bool_), self.settled.columns)
 
     def _unseen(self, n: int) -> Seen:
         columns = {name: Column(zeros(f.kind, n), np.zeros(n, np.bool_)) for name, f in self.fields.items()}
@@ -96,7 +97,7 @@ class AsOf:
         if len(frame):
             self._wait(frame, groups)
         rows, group = self._leave(progress)
-        given = self._given(rows.time, group)
+        given = self._given(rows.time, group) if len(rows) else self.nothing
         self._settle(progress.watermark)
         return rows.with_progress(progress), given
 
@@ -171,6 +172,8 @@ class AsOf:
     def _settle(self, watermark: int) -> None:
         """All readings to come are dated from the watermark on: of what they all see only the newest is kept."""
         recent = self.recent
+        if not len(recent.time):
+            return
         settles = recent.since <= watermark
         over = int((~settles).sum()) - self.max_waiting
         if over > 0:

@@ -123,7 +123,7 @@ def naive(stream: Stream, disorder: int, tolerance: int) -> tuple[list[Asof], li
     return left, late
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(streams(READINGS, sides={"w": READINGS}, keys="ab", max_size=20, late=6), st.integers(0, 3), st.integers(0, 5))
 def test_the_columns_agree_with_a_plain_loop(stream: Stream, disorder: int, tolerance: int) -> None:
     schema = Schema("key", {"id": Field("int")})
@@ -136,7 +136,7 @@ def test_the_columns_agree_with_a_plain_loop(stream: Stream, disorder: int, tole
 
 
 @pytest.mark.parametrize("max_waiting", [1, 2, 3])
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(stream=streams(READINGS, sides={"w": READINGS}, max_size=16, late=6))
 def test_the_limit_is_kept_to_whatever_the_cut(max_waiting: int, stream: Stream) -> None:
     """Every reading that is not late leaves once, and no later than when too many wait (the kit tries every cut)."""
