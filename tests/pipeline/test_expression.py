@@ -769,6 +769,23 @@ def test_a_frame_that_failed_leaves_no_trace() -> None:
     assert node(first) == [2]
 
 
+def test_a_frame_in_parts_leaves_no_trace_if_the_last_fails() -> None:
+    """Nor does it come back when a later Frame fails."""
+    keys = KeyTable()
+    node = Node("previous(n)", keys)
+    whole = frame([{**ROW, "n": n} for n in (1, 2, 3, 4)], keys)
+    parts = [whole.take(slice(i, i + 1)) for i in range(4)]
+    for part in parts[:2]:
+        node.context.states["where 0: 0 value"].grow(1)
+        node.context.states["where 0: 0 known"].grow(1)
+        node.expression(part)
+    assert node(parts[2], done=False) == [2]
+    assert [node.expression(part).tolist() for part in parts[:2]] == [[None], [1]]
+    assert node(parts[2]) == [2]
+    assert node(parts[3], done=False) == [3]
+    assert node(parts[3]) == [3]
+
+
 def test_every_function_is_in_the_docs() -> None:
     """docs/expressions.md names each as it is called, and each call there can be compiled."""
     text = (Path(__file__).parents[2] / "docs" / "expressions.md").read_text()
