@@ -20,7 +20,7 @@ import apsw
 
 from pipeline.clock import ArrivalClock, DroppingClock
 from pipeline.component import Receipt
-from pipeline.frame import BEGUN, NEVER, NO_PROGRESS, Frame, Progress, decode, empty
+from pipeline.frame import BEGUN, NEVER, NO_PROGRESS, Frame, Progress, empty
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order
 from pipeline.intake import Arrived, Intake, Tick, number, numbers_of, payloads_of, refused_frame, runs
 from pipeline.journal import state
@@ -29,6 +29,7 @@ from pipeline.letters import FAILED, NOTHING, Replay, failures, refusals
 from pipeline.limits import HistoryLimits, frame_bytes
 from pipeline.merge import FAR
 from pipeline.outside import Outside
+from pipeline.packing import unpack_frame
 from pipeline.writes import Writes
 
 if TYPE_CHECKING:
@@ -94,6 +95,10 @@ class Engine:
     def keep_latest(self, stream: str) -> None:
         """Keep the newest row of each key of a stream; it is part of the checkpoint."""
         self.latest.setdefault(stream, Latest(self.graph.streams[stream]))
+
+    def keys_of(self, stream: str) -> int:
+        """How many keys a stream has of which the latest row is kept."""
+        return self.latest[stream].keys()
 
     def wake(self) -> None:
         self._awake.set()
@@ -455,7 +460,7 @@ class Engine:
             tick = Tick(entry.clock, entry.first_seq, part.watermark, part.quiet, part.ended)
             frames[name] = frame = self._again(intake, part, tick, db)
             frames[f"{name}.invalid"] = self._refused_again(intake, part, frame.progress, db)
-        injected = {node: decode(state.frame_bytes(db, id_), NO_PROGRESS) for node, id_ in entry.injected}
+        injected = {node: unpack_frame(state.frame_bytes(db, id_), NO_PROGRESS) for node, id_ in entry.injected}
         came = frames | {stream: frame for _, stream, frame in self.graph.push(frames, injected)}
         self._show(came)
         self.number, self.next_seq = step, entry.first_seq
@@ -481,13 +486,13 @@ class Engine:
             return intake.frame(arrived, seq, self.settings.disorder, tick)
         if part.frame is None:
             return intake.nothing(tick)
-        stored = decode(state.frame_bytes(db, part.frame), NO_PROGRESS)
+        stored = unpack_frame(state.frame_bytes(db, part.frame), NO_PROGRESS)
         return intake.again(stored, self.settings.disorder, tick)
 
     def _refused_again(self, intake: Intake, part: state.Part, progress: Progress, db: apsw.Connection) -> Frame:
         if part.refused is None:
             return empty(self.graph.streams[f"{intake.name}.invalid"], progress)
-        return decode(state.frame_bytes(db, part.refused), progress)
+        return unpack_frame(state.frame_bytes(db, part.refused), progress)
 
     def snapshot(self) -> dict[str, Any]:
         """The state of everything, by node; `.engine` (no name of a node) is its own."""

@@ -31,6 +31,10 @@ class Latest:
             self.values[name][key] = values[newer]
             self.present[name][key] = True if present is None else present[newer]
 
+    def keys(self) -> int:
+        """How many have had a row."""
+        return int(np.count_nonzero(self.time != NEVER))
+
     def _grow(self, keys: int) -> None:
         more = keys - len(self.time)
         if more <= 0:

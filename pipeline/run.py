@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from pipeline.clock import RealClock
+from pipeline.compactor import Compactor
 from pipeline.component import Sink, Source
 from pipeline.engine import Engine
 from pipeline.frame import KeyTable
@@ -105,6 +106,7 @@ class Pipeline:
         await engine.begun()
         tasks = [asyncio.create_task(self._feed(i), name=f"source {i.name}") for i in engine.intakes.values()]
         tasks.append(asyncio.create_task(self._watch_files(engine), name="files beside the streams"))
+        tasks.append(asyncio.create_task(Compactor(store, engine.latest, engine.keys_of).run(), name="compactor"))
         if delivery is not None:
             await delivery.start()
             engine.published.append(lambda writes: delivery.wake() if writes.outbox else None)

@@ -36,6 +36,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.letters",
             "pipeline.limits",
             "pipeline.outside",
+            "pipeline.compactor",
             "pipeline.journal",
         ),
     ),

@@ -32,7 +32,7 @@ T = TypeVar("T")
 Work = Callable[[apsw.Connection], Any]
 Done = Callable[[Any, BaseException | None], None]
 
-READERS = 2  # threads that answer questions; a slow question must not hold up all others
+READERS = 3  # threads that answer questions and read for the compactor; a slow one must not hold up all others
 RETRY_S = 0.5  # how soon a commit that the disk refused is tried again
 WAL_BYTES = 4_000_000  # what a large transaction made the log grow beyond this is given back
 PASSING = (apsw.FullError, apsw.IOError, apsw.BusyError)  # errors of the disk that may heal

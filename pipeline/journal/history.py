@@ -1,4 +1,10 @@
-"""The history: the Frames of recorded streams, by stream and event time."""
+"""The history: what was recorded of each stream, by event time.
+
+    frames   as they were committed, one a step: the tail
+    chunks   what was rearranged (compaction.py): some thousand rows of one key, by time
+
+A question reads of both what may hold rows of its span.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +14,12 @@ import apsw
 import numpy as np
 
 from pipeline.component import RowsQuery, StreamInfo
-from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, decode, empty, encode
+from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, empty
+from pipeline.packing import pack_frame, unpack_frame
 
 FRAME_BYTES = 150  # what a Frame costs in the database beside its data: its row, and its entries in the indexes
+CHUNK_BYTES = 200  # what a chunk does
+_MANY_KEYS = 500  # SQLite takes so many values in one question; beyond, the chunks of all keys are looked at
 
 
 def put(
@@ -21,16 +30,19 @@ def put(
     first, last = int(frame.time.min()), int(frame.time.max())
     db.execute(
         f"INSERT INTO frames ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (step, stream, journal, history, len(frame), first, last, encode(frame), unsure),
+        (step, stream, journal, history, len(frame), first, last, pack_frame(frame), unsure),
     )
     return db.last_insert_rowid()
+
+
+# --- questions ------------------------------------------------------------------------------------------------------
 
 
 def rows(db: apsw.Connection, query: RowsQuery, schema: Schema, codes: list[int] | None) -> Frame:
     """The rows that a query asks for, by time (rows of one time in order of arrival), at most `limit`."""
     found: list[Frame] = []
     count = 0
-    for bound, frame in _candidates(db, query, codes):
+    for bound, frame in parts(db, query, codes):
         if count >= query.limit and _settled(found, query, bound):
             break
         if len(frame):
@@ -50,25 +62,35 @@ def _ordered(found: list[Frame], query: RowsQuery) -> Frame:
 
 
 def _settled(found: list[Frame], query: RowsQuery, bound: int) -> bool:
-    """True if no Frame from `bound` on can hold a row that belongs before the last of those found."""
+    """True if nothing from `bound` on can hold a row that belongs before the last of those found."""
     best = _ordered(found, query)
     found[:] = [best]
     return bool(best.time[-1] > bound) if query.descending else bool(best.time[-1] < bound)
 
 
-def _candidates(db: apsw.Connection, query: RowsQuery, codes: list[int] | None) -> Iterator[tuple[int, Frame]]:
-    """Each Frame that may hold rows of the query, cut to them, with the time before (after) which none of it lies."""
-    where = "stream = ? AND history"
-    values: list[str | int] = [query.stream]
+def parts(db: apsw.Connection, query: RowsQuery, codes: list[int] | None) -> Iterator[tuple[int, Frame]]:
+    """Each Frame and chunk that may hold rows of the query, cut to them, with the time before (after) which none of it lies."""
+    for bound, table, id_ in _listed(db, query, codes):
+        for (data,) in db.execute(f"SELECT data FROM {table} WHERE id = ?", (id_,)):
+            yield bound, _cut(unpack_frame(data), query, codes)
+
+
+def _listed(db: apsw.Connection, query: RowsQuery, codes: list[int] | None) -> list[tuple[int, str, int]]:
+    """The table and the id of each, by the edge at which it begins to matter."""
+    where, values = "stream = ?", [query.stream]
+    span: list[int] = []
     if query.start is not None:
-        where, values = where + " AND last >= ?", [*values, query.start]
+        where, span = where + " AND last >= ?", [*span, query.start]
     if query.end is not None:
-        where, values = where + " AND first < ?", [*values, query.end]
-    edge, direction = ("last", "DESC") if query.descending else ("first", "")
-    listed = list(db.execute(f"SELECT {edge}, id FROM frames WHERE {where} ORDER BY {edge} {direction}, id", values))
-    for bound, frame_id in listed:
-        for (data,) in db.execute("SELECT data FROM frames WHERE id = ?", (frame_id,)):
-            yield bound, _cut(decode(data, NO_PROGRESS), query, codes)
+        where, span = where + " AND first < ?", [*span, query.end]
+    edge = "last" if query.descending else "first"
+    found = list(db.execute(f"SELECT {edge}, 'frames', id FROM frames WHERE {where} AND history", [*values, *span]))
+    if codes is None or len(codes) > _MANY_KEYS:
+        found += db.execute(f"SELECT {edge}, 'chunks', id FROM chunks WHERE {where}", [*values, *span])
+    else:
+        keys = where.replace("stream = ?", f"stream = ? AND key IN ({', '.join('?' * len(codes))})")
+        found += db.execute(f"SELECT {edge}, 'chunks', id FROM chunks WHERE {keys}", [*values, *codes, *span])
+    return sorted(found, reverse=query.descending)
 
 
 def _cut(frame: Frame, query: RowsQuery, codes: list[int] | None) -> Frame:
@@ -85,36 +107,58 @@ def _cut(frame: Frame, query: RowsQuery, codes: list[int] | None) -> Frame:
 def info(db: apsw.Connection, stream: str, schema: Schema) -> StreamInfo:
     """How much of a stream there is, and from when to when."""
     total = "SELECT coalesce(sum(rows), 0), min(first), max(last), coalesce(sum(rows) FILTER (WHERE unsure), 0)"
-    ((count, oldest, newest, unsure),) = db.execute(f"{total} FROM frames WHERE stream = ? AND history", (stream,))
-    return StreamInfo(stream, schema, count, oldest, newest, unsure=unsure)
+    found = [
+        row
+        for table, where in (("frames", "stream = ? AND history"), ("chunks", "stream = ?"))
+        for row in db.execute(f"{total} FROM {table} WHERE {where}", (stream,))
+    ]
+    counts, firsts, lasts, unsure = zip(*found, strict=True)
+    oldest = min((t for t in firsts if t is not None), default=None)
+    newest = max((t for t in lasts if t is not None), default=None)
+    return StreamInfo(stream, schema, sum(counts), oldest, newest, unsure=sum(unsure))
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
 
 
 def prune(db: apsw.Connection, streams: Sequence[str], before: int | None, max_bytes: int | None) -> None:
-    """Drop Frames whose newest row is older than `before`, then the oldest of all until at most `max_bytes` are left.
+    """Drop what has no row younger than `before`, then the oldest of all until at most `max_bytes` are left.
 
     What the journal still needs stays until the checkpoint has passed it, but no longer shows in answers.
     """
     marks = ", ".join("?" * len(streams))
     if before is not None:
-        _drop(db, f"stream IN ({marks}) AND history AND last < ?", (*streams, before))
+        drop_frames(db, f"stream IN ({marks}) AND history AND last < ?", (*streams, before))
+        db.execute(f"DELETE FROM chunks WHERE stream IN ({marks}) AND last < ?", (*streams, before))
     if max_bytes is None:
         return
-    sizes = f"SELECT sum(size + {FRAME_BYTES}) FROM frames WHERE stream IN ({marks}) AND history"
-    ((held,),) = db.execute(sizes, streams)
-    over = (held or 0) - max_bytes
+    over = held(db, streams) - max_bytes
     if over <= 0:
         return
-    gone = []
-    oldest = f"SELECT id, size + {FRAME_BYTES} FROM frames WHERE stream IN ({marks}) AND history ORDER BY last, id"
-    for frame_id, size in db.execute(oldest, streams):
-        gone.append(frame_id)
+    gone: dict[str, list[int]] = {"frames": [], "chunks": []}
+    for table, id_, size, _ in db.execute(
+        f"SELECT 'frames', id, size + {FRAME_BYTES}, last FROM frames WHERE stream IN ({marks}) AND history UNION ALL "
+        f"SELECT 'chunks', id, size + {CHUNK_BYTES}, last FROM chunks WHERE stream IN ({marks}) ORDER BY last, 1, 2",
+        (*streams, *streams),
+    ):
+        gone[table].append(id_)
         over -= size
         if over <= 0:
             break
-    for frame_id in gone:
-        _drop(db, "id = ?", (frame_id,))
+    for id_ in gone["frames"]:
+        drop_frames(db, "id = ?", (id_,))
+    db.executemany("DELETE FROM chunks WHERE id = ?", [(id_,) for id_ in gone["chunks"]])
 
 
-def _drop(db: apsw.Connection, where: str, values: Sequence[object]) -> None:
+def held(db: apsw.Connection, streams: Sequence[str]) -> int:
+    """Bytes that the history of these streams takes."""
+    marks = ", ".join("?" * len(streams))
+    frames = db.execute(f"SELECT sum(size + {FRAME_BYTES}) FROM frames WHERE stream IN ({marks}) AND history", streams)
+    chunks = db.execute(f"SELECT sum(size + {CHUNK_BYTES}) FROM chunks WHERE stream IN ({marks})", streams)
+    return sum(size or 0 for rows in (frames, chunks) for (size,) in rows)
+
+
+def drop_frames(db: apsw.Connection, where: str, values: Sequence[object]) -> None:
+    """They are no longer part of the history; those that the journal needs stay for it."""
     db.execute(f"UPDATE frames SET history = 0 WHERE journal AND {where}", tuple(values))
     db.execute(f"DELETE FROM frames WHERE NOT journal AND {where}", tuple(values))

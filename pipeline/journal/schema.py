@@ -5,7 +5,27 @@ keep a database of the format before in `tests/pipeline/journal/formats/`.
 """
 
 DATABASE = "headwater.db"
-FORMAT = 2
+FORMAT = 3
+
+# The history of a stream is its Frames as they came (the tail), and what these were rearranged to: chunks of one key.
+# `summary` has each number's count, sum, extremes and ends; first, last: event time, ns; unsure: as of frames
+_CHUNKS = """
+CREATE TABLE chunks (
+    id INTEGER PRIMARY KEY,
+    stream TEXT NOT NULL,
+    key INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    summary BLOB NOT NULL,
+    unsure INTEGER NOT NULL DEFAULT 0,
+    size INTEGER GENERATED ALWAYS AS (length(data) + length(summary)) VIRTUAL
+);
+CREATE INDEX chunks_by_key ON chunks (stream, key, last, first, rows);
+CREATE INDEX chunks_by_time ON chunks (stream, last, first, rows, size, unsure);
+CREATE INDEX chunks_to_join ON chunks (stream, key, rows) WHERE rows < 1500;
+"""
 
 # Whatever adds or drops a letter, what is held is known without a look at the others.
 _HELD = """
@@ -126,6 +146,7 @@ CREATE TABLE dead_held (letters INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO dead_held VALUES (0, 0);
 """
     + _HELD
+    + _CHUNKS
 )
 
 # What makes a database of the format before into one of format N + 1.
@@ -160,4 +181,5 @@ CREATE TABLE dead_held (letters INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO dead_held SELECT count(*), coalesce(sum(size), 0) FROM dead;
 """
     + _HELD,
+    2: _CHUNKS,
 }

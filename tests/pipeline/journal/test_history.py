@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import apsw
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.component import RowsQuery
 from pipeline.frame import NO_PROGRESS, Column, Field, Frame, Schema
-from pipeline.journal import history
+from pipeline.journal import compaction, history
 from pipeline.journal.schema import TABLES
+from pipeline.packing import unpack_frame
 
 SCHEMA = Schema("id", {"value": Field("float")})
 Rows = list[list[tuple[int, int]]]  # Frames of (time, key)
@@ -31,6 +33,26 @@ def database(frames: Rows) -> apsw.Connection:
     return db
 
 
+def compact(db: apsw.Connection, least: int = 1) -> int:
+    """Rearranged as if so little were worth it; how many pieces of work there were."""
+    done = 0
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            ("LEAST_ROWS", 1),
+            ("ROWS_A_KEY", least),
+            ("MANY_FRAMES", 2),
+            ("MANY_CHUNKS", 2),
+            ("MOST_ROWS", 9),
+        ):
+            patch.setattr(compaction, name, value)
+        while piece := compaction.find(db, "s", 4):
+            assert compaction.replace(db, piece, list(piece.packed()))
+            done += 1
+            if done > 50:
+                raise AssertionError("there is no end to it")
+    return done
+
+
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), min_size=1, max_size=6), max_size=8),
     bounds,
@@ -38,13 +60,23 @@ def database(frames: Rows) -> apsw.Connection:
     st.none() | st.lists(st.integers(0, 3)),
     st.integers(1, 12),
     st.booleans(),
+    st.sampled_from([0, 1, 3]),
 )
 def test_rows_by_time(
-    frames: Rows, start: int | None, end: int | None, keys: list[int] | None, limit: int, descending: bool
+    frames: Rows,
+    start: int | None,
+    end: int | None,
+    keys: list[int] | None,
+    limit: int,
+    descending: bool,
+    compacted: int,
 ) -> None:
-    """Only what was asked for, by time and then arrival, the first (or last) `limit` of them."""
+    """Only what was asked for, by time and then arrival, the first (or last) `limit` of them; rearranged or not."""
     query = RowsQuery("s", None, start, end, limit, descending)
-    got = history.rows(database(frames), query, SCHEMA, keys)
+    db = database(frames)
+    if compacted:
+        compact(db, compacted)
+    got = history.rows(db, query, SCHEMA, keys)
     numbered = [(t, i, k) for i, (t, k) in enumerate(row for rows in frames for row in rows)]
     wanted = [
         (t, i)
@@ -54,10 +86,98 @@ def test_rows_by_time(
     assert list(zip(got.time.tolist(), got.seq.tolist(), strict=True)) == wanted[:limit]
 
 
-def test_info_and_pruning() -> None:
+@pytest.mark.parametrize("compacted", [False, True])
+def test_info_and_pruning(compacted: bool) -> None:
     db = database([[(0, 0), (5, 0)], [(6, 1)], [(20, 0)]])
+    if compacted:
+        compact(db)
+        assert list(db.execute("SELECT id FROM frames")) == []
     assert (history.info(db, "s", SCHEMA).rows, history.info(db, "s", SCHEMA).newest) == (4, 20)
     history.prune(db, ["s"], before=6, max_bytes=None)
-    assert history.info(db, "s", SCHEMA).oldest == 6
+    oldest = history.info(db, "s", SCHEMA).oldest
+    assert oldest == (0 if compacted else 6)  # a chunk goes when its last row does
     history.prune(db, ["s"], before=None, max_bytes=1)
     assert history.info(db, "s", SCHEMA).rows == 0
+
+
+def test_one_after_the_other_becomes_chunks_of_a_few_thousand_rows() -> None:
+    """Ten keys, a reading each in every commit: the tail stays short, and each chunk is of one key and in order."""
+    db = database([])
+    seq = 0
+    for step in range(3_000):
+        codes = np.arange(10, dtype=np.int32)
+        value = Column(np.round(np.sin(step / 100 + codes), 2))
+        time = np.full(10, step * 1_000_000_000)
+        history.put(
+            db,
+            step,
+            "s",
+            Frame(time, codes, seq + np.arange(10), {"value": value}, NO_PROGRESS),
+            journal=False,
+            history=True,
+        )
+        seq += 10
+        if step % 100 == 0:
+            while piece := compaction.find(db, "s", 10):
+                assert compaction.replace(db, piece, list(piece.packed()))
+    ((frames, tail),) = db.execute("SELECT count(*), sum(rows) FROM frames")
+    assert frames < compaction.MANY_FRAMES + 100
+    assert tail < 10 * compaction.ROWS_A_KEY + 1_000
+    ((chunks, rows, size),) = db.execute("SELECT count(*), sum(rows), sum(length(data)) FROM chunks")
+    assert tail + rows == 30_000
+    assert chunks <= 10 * compaction.MANY_CHUNKS
+    assert size / rows < 4
+    for key, first, last, data in db.execute("SELECT key, first, last, data FROM chunks"):
+        chunk = unpack_frame(data)
+        assert set(chunk.key.tolist()) == {key}
+        assert chunk.time.tolist() == sorted(chunk.time.tolist())
+        assert (chunk.time[0], chunk.time[-1]) == (first, last)
+    assert history.info(db, "s", SCHEMA).rows == 30_000
+
+
+def test_what_the_journal_needs_stays_for_it() -> None:
+    db = database([])
+    frame = Frame(np.arange(5), np.zeros(5, np.int32), np.arange(5), {"value": Column(np.arange(5.0))}, NO_PROGRESS)
+    history.put(db, 7, "s", frame, journal=True, history=True)
+    compact(db)
+    assert list(db.execute("SELECT journal, history, step FROM frames")) == [(1, 0, 7)]
+    assert history.info(db, "s", SCHEMA).rows == 5
+
+
+def test_what_was_dropped_meanwhile_does_not_come_back() -> None:
+    """Retention may run between the reading and the writing of a piece of work."""
+    db = database([[(0, 0)], [(1, 0)], [(2, 1)]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compaction, "LEAST_ROWS", 1)
+        patch.setattr(compaction, "ROWS_A_KEY", 1)
+        piece = compaction.find(db, "s", 1)
+    assert piece is not None
+    history.prune(db, ["s"], before=1, max_bytes=None)
+    assert not compaction.replace(db, piece, list(piece.packed()))
+    assert history.info(db, "s", SCHEMA).rows == 2
+
+
+def test_what_the_clock_was_unsure_of_stays_marked() -> None:
+    db = database([[(0, 0)], [(1, 0)]])
+    db.execute("UPDATE frames SET unsure = 1 WHERE first = 1")
+    compact(db)
+    found = history.info(db, "s", SCHEMA)
+    assert (found.rows, found.unsure) == (2, 1)
+
+
+def test_a_stream_whose_fields_were_changed() -> None:
+    """Rows of the pipeline file before are not laid together with those of the new one."""
+    db = database([[(0, 0)], [(1, 0)]])
+    frame = Frame(np.array([2]), np.zeros(1, np.int32), np.array([2]), {"other": Column(np.array([1]))}, NO_PROGRESS)
+    history.put(db, 9, "s", frame, journal=False, history=True)
+    history.put(db, 9, "s", frame, journal=False, history=True)
+    compact(db, 0)
+    assert [n for (n,) in db.execute("SELECT rows FROM chunks ORDER BY last, id")] == [2, 2]
+
+
+def test_a_summary_says_what_a_look_at_the_rows_would() -> None:
+    values = Column(np.array([3.0, -1.0, 9.0, np.nan, 5.0]), np.array([True, True, True, True, False]))
+    frame = Frame(
+        np.arange(5), np.zeros(5, np.int32), np.arange(5), {"v": values, "t": Column(np.full(5, True))}, NO_PROGRESS
+    )
+    assert compaction.summary_of(frame) == {"v": [3, 11.0, -1.0, 1, 9.0, 2, 3.0, 9.0]}

@@ -1,0 +1,181 @@
+"""The tail of the history becomes chunks: what came together step by step is laid together by key and time.
+
+A Frame a commit is cheap to write and dear to read: a question for one key would look at all keys, commit by commit. So
+what has gathered is rearranged now and then, in three steps, each done when there is enough of it:
+
+    gather   many small Frames of the tail           -> one
+    sort     the tail, some hundred rows a key       -> a chunk of each key
+    join     eight small chunks of a key             -> one
+
+Each takes a bounded piece of work. It is read and rearranged beside the writer, which only puts the result in the place of
+what it came from; that goes wrong harmlessly if some of it has been dropped meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import apsw
+import msgspec
+import numpy as np
+
+from pipeline.frame import Frame, concatenate
+from pipeline.journal.history import drop_frames, put
+from pipeline.packing import pack_frame, unpack_frame
+
+MANY_FRAMES = 256  # of the tail, each of which a question may have to open
+ROWS_A_KEY = 300  # in the tail, on average, before it is worth a chunk of each key
+LEAST_ROWS = 3_000  # in the tail before it is sorted
+MOST_ROWS = 250_000  # in one piece of work: about 10 MB
+MOST_FRAMES = 5_000  # in one piece of work
+MOST_BYTES = 8_000_000  # of the tail, however few rows a key has in it: a question reads all of it
+CHUNK_ROWS = 3_000  # of a chunk that is large enough
+SMALL_CHUNK = 1_500  # as the index chunks_to_join says
+MANY_CHUNKS = 8  # small ones of a key
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(slots=True)
+class Piece:
+    """One piece of work: what it takes away, and what comes in its place."""
+
+    stream: str
+    frames: list[int] = field(default_factory=list)  # ids
+    chunks: list[int] = field(default_factory=list)
+    unsure: bool = False
+    gathered: Frame | None = None
+    sorted: list[Frame] = field(default_factory=list)  # of one key each
+
+    def packed(self) -> Iterator[tuple[Any, ...]]:
+        """The rows of `chunks` to be written, each about 0.3 ms of work."""
+        for frame in self.sorted:
+            first, last = int(frame.time[0]), int(frame.time[-1])
+            data, summary = pack_frame(frame), _pack(summary_of(frame))
+            yield (self.stream, int(frame.key[0]), len(frame), first, last, data, summary, self.unsure)
+
+
+def find(db: apsw.Connection, stream: str, keys: int) -> Piece | None:
+    """The next piece of work for a stream with about so many keys; None: there is nothing worth it."""
+    return _to_join(db, stream) or _to_sort_or_gather(db, stream, keys)
+
+
+def _to_join(db: apsw.Connection, stream: str) -> Piece | None:
+    groups = (
+        f"SELECT key, unsure FROM chunks WHERE stream = ? AND rows < {SMALL_CHUNK} GROUP BY key, unsure"
+        f" HAVING count(*) >= {MANY_CHUNKS} ORDER BY count(*) DESC"
+    )
+    for key, unsure in list(db.execute(groups, (stream,))):
+        where = f"stream = ? AND key = ? AND rows < {SMALL_CHUNK} AND unsure = ? ORDER BY first, id"
+        ids: list[int] = []
+        frames: list[Frame] = []
+        for id_, data in db.execute(f"SELECT id, data FROM chunks WHERE {where}", (stream, key, unsure)):
+            frame = unpack_frame(data)
+            if frames and (not _alike(frame, frames[0]) or sum(map(len, frames)) >= CHUNK_ROWS):
+                if len(frames) > 1:
+                    break
+                ids, frames = [], []  # the one before stays as it is: the pipeline file was changed after it
+            ids.append(id_)
+            frames.append(frame)
+        if len(frames) > 1:
+            return Piece(stream, chunks=ids, unsure=bool(unsure), sorted=[_in_time(concatenate(frames))])
+    return None
+
+
+def _to_sort_or_gather(db: apsw.Connection, stream: str, keys: int) -> Piece | None:
+    tail = "SELECT id, rows, size, unsure FROM frames WHERE stream = ? AND history ORDER BY id"
+    listed = list(db.execute(tail, (stream,)))
+    rows, size = sum(r for _, r, _, _ in listed), sum(s for _, _, s, _ in listed)
+    if rows >= max(LEAST_ROWS, ROWS_A_KEY * keys) or size >= MOST_BYTES or rows >= MOST_ROWS:
+        piece, frame = _read(db, stream, listed, MOST_ROWS)
+        piece.sorted = by_key(frame)
+        return piece
+    small = [f for f in listed if f[1] < LEAST_ROWS]
+    if len(small) < MANY_FRAMES:
+        return None
+    piece, frame = _read(db, stream, small, LEAST_ROWS)
+    if len(piece.frames) >= MANY_FRAMES // 2:
+        piece.gathered = frame
+    else:
+        piece.sorted = by_key(frame)  # the pipeline file was changed after it: nothing more will come to these
+    return piece
+
+
+def _read(db: apsw.Connection, stream: str, listed: list[Any], most: int) -> tuple[Piece, Frame]:
+    """The oldest of them, as far as they are alike, and their rows by arrival."""
+    piece, rows = Piece(stream, unsure=bool(listed[0][3])), 0
+    frames: list[Frame] = []
+    for id_, n, _, unsure in listed:
+        if unsure != piece.unsure or (rows and rows + n > most) or len(frames) >= MOST_FRAMES:
+            break
+        for (data,) in db.execute("SELECT data FROM frames WHERE id = ?", (id_,)):
+            frame = unpack_frame(data)
+            if frames and not _alike(frame, frames[0]):  # the pipeline file was changed between them
+                return piece, concatenate(frames)
+            frames.append(frame)
+        piece.frames.append(id_)
+        rows += n
+    return piece, concatenate(frames)
+
+
+def _alike(a: Frame, b: Frame) -> bool:
+    return [(n, c.values.dtype) for n, c in a.columns.items()] == [(n, c.values.dtype) for n, c in b.columns.items()]
+
+
+def by_key(frame: Frame) -> list[Frame]:
+    """A Frame of each key, or several of one that has many rows; each by time, rows of one time in order of arrival."""
+    frame = frame.take(np.lexsort((frame.seq, frame.time, frame.key)))
+    starts = np.flatnonzero(np.diff(frame.key, prepend=-1))
+    found = []
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(frame)], strict=True):
+        pieces = max(1, round((end - start) / CHUNK_ROWS))
+        bounds = np.linspace(start, end, pieces + 1).astype(np.int64).tolist()
+        found += [frame.take(slice(a, b)) for a, b in pairwise(bounds)]
+    return found
+
+
+def _in_time(frame: Frame) -> Frame:
+    return frame.take(np.lexsort((frame.seq, frame.time)))
+
+
+def summary_of(frame: Frame) -> dict[str, list[float]]:
+    """Of each field with numbers: how many there are, their sum, the least and the greatest with their times, the ends.
+
+    `[count, sum, min, min's time, max, max's time, first, last]`; NaN counts as missing.
+    """
+    summary: dict[str, list[float]] = {}
+    for name, column in frame.columns.items():
+        if column.values.dtype.kind not in "fi":
+            continue
+        known = column.known()
+        if column.values.dtype.kind == "f":
+            known = known & ~np.isnan(column.values)
+        at = np.flatnonzero(known)
+        if not len(at):
+            summary[name] = [0]
+            continue
+        values, times = column.values[at], frame.time[at]
+        low, high = int(values.argmin()), int(values.argmax())
+        ends = [values[low], times[low], values[high], times[high], values[0], values[-1]]
+        summary[name] = [len(at), values.sum(dtype=np.float64).item(), *(v.item() for v in ends)]
+    return summary
+
+
+def replace(db: apsw.Connection, piece: Piece, chunks: list[tuple[Any, ...]]) -> bool:
+    """In a transaction: what was rearranged takes the place of what it came from. False: some of that is gone."""
+    for table, ids, also in (("frames", piece.frames, "AND history"), ("chunks", piece.chunks, "")):
+        marks = ", ".join("?" * len(ids))
+        ((there,),) = db.execute(f"SELECT count(*) FROM {table} WHERE id IN ({marks}) {also}", ids)
+        if there != len(ids):
+            return False
+    if piece.gathered is not None:
+        put(db, 0, piece.stream, piece.gathered, journal=False, history=True, unsure=piece.unsure)
+    columns = "stream, key, rows, first, last, data, summary, unsure"
+    db.executemany(f"INSERT INTO chunks ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", chunks)
+    for id_ in piece.frames:
+        drop_frames(db, "id = ?", (id_,))
+    db.executemany("DELETE FROM chunks WHERE id = ?", [(id_,) for id_ in piece.chunks])
+    return True
