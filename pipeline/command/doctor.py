@@ -127,10 +127,11 @@ def _faults(db: apsw.Connection) -> list[str]:
 
 
 def _history(db: apsw.Connection) -> list[dict[str, Any]]:
-    query = (
-        "SELECT stream, sum(rows), sum(length(data)), min(first), max(last) "
-        "FROM frames WHERE history GROUP BY stream ORDER BY stream"
-    )
+    kept = "SELECT stream, rows, length(data) AS size, first, last FROM frames WHERE history"
+    if list(db.execute("SELECT name FROM sqlite_schema WHERE name = 'chunks'")):  # not in databases of earlier formats
+        kept += " UNION ALL SELECT stream, rows, size, first, last FROM chunks"
+    totals = "stream, sum(rows), sum(size), min(first), max(last)"
+    query = f"SELECT {totals} FROM ({kept}) GROUP BY stream ORDER BY stream"
     names = ("stream", "rows", "bytes", "oldest", "newest")
     return [
         dict(zip(names, (*found, _instant(first), _instant(last)), strict=True))
