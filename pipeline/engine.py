@@ -70,6 +70,7 @@ class Engine:
             for name, source in graph.sources.items()
         }
         self.latest: dict[str, Latest] = {}
+        self.not_understood: list[str] = []  # nodes whose saved state is of another version
         self.replays: deque[Replay] = deque()  # dead letters that wait for a step
         self.published: list[Callable[[Writes], None]] = []  # called in the loop after each commit
         self.blocked: Callable[[], bool] = lambda: False  # a sink that blocks has a full outbox
@@ -439,7 +440,7 @@ class Engine:
 
     def restore(self, states: dict[str, Any]) -> None:
         """Back to a snapshot; what it does not hold starts anew."""
-        self.graph.restore(states)
+        self.not_understood = self.graph.restore(states)
         own = states.get(".engine", {"next_seq": 0, "sources": {}})
         self.next_seq = own["next_seq"]
         self.arrivals.last = own.get("stamp", self.arrivals.last)

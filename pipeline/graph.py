@@ -305,12 +305,22 @@ class Graph:
         states = {name: edge.operator.snapshot() for name, edge in self.edges.items()}
         return states | {f"{name}.merge": {"reached": m.reached} for name, m in self.merges.items()}
 
-    def restore(self, states: dict[str, State]) -> None:
-        """Back to a snapshot; a node that it does not hold starts anew."""
+    def restore(self, states: dict[str, State]) -> list[str]:
+        """Back to a snapshot; a node that it does not hold starts anew. So do those of the answer, whose state is of
+        another version of Headwater and is not understood."""
+        strange = []
         for name, edge in self.edges.items():
             edge.grow()
-            if name in states:
+            if name not in states:
+                continue
+            anew = edge.operator.snapshot()
+            try:
                 edge.operator.restore(states[name])
+            except (LookupError, ValueError, TypeError, AttributeError):
+                log.warning("%s: its state is of another version and is not understood: it starts anew", name)
+                edge.operator.restore(anew)
+                strange.append(name)
         for name, merge in self.merges.items():
             if f"{name}.merge" in states:
                 merge.reached = states[f"{name}.merge"]["reached"]
+        return strange

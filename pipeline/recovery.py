@@ -42,6 +42,7 @@ def recover(engine: Engine, make_old: Any) -> list[str]:
         plan: list[str] = []
         if before is None or before == text:
             _replay(engine, step, states, journal, db)
+            plan = _not_understood(engine)
         else:
             plan = _move(engine, make_old, before, step, states, journal, db)
             moved = engine.snapshot()
@@ -99,6 +100,10 @@ def _replay(
         raise StateInUse(f"the journal cannot be replayed: {error}") from error
 
 
+def _not_understood(engine: Engine) -> list[str]:
+    return [f"{node}: its state is of another version: starts anew" for node in engine.not_understood]
+
+
 def _move(
     engine: Engine,
     make_old: Any,
@@ -121,7 +126,7 @@ def _move(
     _replay(old, step, states, journal, db)
     prints, new_prints = fingerprints(old.graph), fingerprints(engine.graph)
     states = old.snapshot()
-    plan = []
+    plan = _not_understood(old)
     for node in sorted(prints.keys() | new_prints.keys()):
         if prints.get(node) == new_prints.get(node):
             continue

@@ -16,6 +16,7 @@ from pipeline.component import RowsQuery
 from pipeline.journal import dead, history, outbox
 from pipeline.journal.commit import StateInUse, Store
 from pipeline.journal.schema import FORMAT, MIGRATIONS, TABLES
+from pipeline.journal.state import pack
 from pipeline.run import Pipeline, check
 
 FORMATS = Path(__file__).parent / "formats"
@@ -75,6 +76,23 @@ async def test_the_pipeline_goes_on_where_it_was(number: int, tmp_path: Path) ->
         assert outbox.status(db, "cloud").rows > 3
         assert [letter.node for letter in dead.letters(db, 10)] == ["readings"]
     store.close()
+
+
+async def test_state_that_is_not_understood_is_told_and_costs_no_other(tmp_path: Path) -> None:
+    """A node whose own state was changed between two versions starts anew; the pipeline starts, and the others go on."""
+    device = folder_of(EARLIER[-1], tmp_path)
+    store = Store(device / "state", "process")
+    with store.connection as db:
+        db.execute("UPDATE checkpoint SET state = ? WHERE node = 'ten_seconds'", (pack({"other": 1}),))
+    store.close()
+    plan: list[str] = []
+    pipeline = Pipeline(*check(device / "pipeline.toml"))
+    pipeline.on_plan = plan.extend
+    pipeline.on_start = lambda started: started.stop()
+    await pipeline.run()
+    assert "ten_seconds: its state is of another version: starts anew" in plan
+    assert pipeline.engine is not None
+    assert pipeline.engine.next_seq == 75
 
 
 def test_a_later_format_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
