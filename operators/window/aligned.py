@@ -8,7 +8,7 @@ import numpy as np
 
 from operators.window.parts import NEVER_DUE, Readings, Rows, joined
 from pipeline.aggregate.cells import SPAN, Cells, wrapped
-from pipeline.aggregate.kept import Kept, spans
+from pipeline.aggregate.kept import spans
 from pipeline.frame import NEVER
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Aligned:
         self.aggregates = aggregates
         self.at_once = at_once
         self.cells = Cells({**_CELL, **aggregates.columns})
-        self.kept = Kept(aggregates.keeps, self._wanted)
+        self.kept = aggregates.store(self._wanted)
         self._ranks = groups.ranks
         self._next: int | None = None  # the first window with an open cell
 
@@ -124,7 +124,7 @@ class Aligned:
         slots = self.cells.find(window, readings.group)
         self.aggregates.add(self.cells.columns, slots, readings.time, readings.values)
         if self.aggregates.keeps:
-            self.kept.add(self._numbers(slots), readings.time, self.aggregates.kept(readings.values))
+            self.kept.add(self._numbers(slots), readings.time, readings.values)
         return slots
 
     def _numbers(self, slots: Ints) -> Ints:
@@ -180,7 +180,7 @@ class Aligned:
         cells["revision"][slots] = revision
         window = cells["window"][slots]
         start, end = self.grid.start(window), self.grid.end(window)
-        kept = self.kept.select(self._numbers(slots)) if self.aggregates.keeps else None
+        kept = self.kept.select(self._numbers(slots)) if self.aggregates.keeps else []
         aggregates = self.aggregates.result(cells.columns, slots, end, kept)
         return Rows(seq, cells["group"][slots], start, end, revision, aggregates)
 

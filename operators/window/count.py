@@ -8,7 +8,6 @@ import numpy as np
 
 from operators.window.parts import Readings, Rows
 from pipeline.aggregate.cells import SPAN
-from pipeline.aggregate.kept import Kept
 
 if TYPE_CHECKING:
     from pipeline.aggregate import Aggregates
@@ -33,7 +32,7 @@ class Counting:
         self.aggregates = aggregates
         self._kinds = {**_GROUP, **aggregates.columns}
         self.columns: dict[str, Array] = {n: np.full(_LEAST, fill, dtype) for n, (dtype, fill) in self._kinds.items()}
-        self.kept = Kept(aggregates.keeps, self._wanted)
+        self.kept = aggregates.store(self._wanted)
 
     def _wanted(self, cells: Ints) -> Bools:
         open_: Bools = cells >> 24 == self.columns["full"][cells & (SPAN - 1)]
@@ -66,7 +65,7 @@ class Counting:
         np.maximum.at(cells["end"], cell, readings.time)
         number = (cells["full"] << 24) + group[first]
         if self.aggregates.keeps:
-            self.kept.add(number[cell], readings.time, self.aggregates.kept(readings.values))
+            self.kept.add(number[cell], readings.time, readings.values)
         total = filled + counts
         last = np.append(first[1:], len(order)) - 1  # of each cell
         cells["filled"] = place[last] - window[first] * self.size + 1
@@ -89,7 +88,7 @@ class Counting:
         order = np.argsort(seq, kind="stable")
         full, seq = full[order], seq[order]
         end = cells["end"][full]
-        kept = self.kept.select(number[full]) if self.aggregates.keeps else None
+        kept = self.kept.select(number[full]) if self.aggregates.keeps else []
         aggregates = self.aggregates.result(cells, full, end, kept)
         return [Rows(seq, group[full], cells["start"][full], end, np.zeros(len(full), np.int64), aggregates)]
 

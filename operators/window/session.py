@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from operators.window.parts import NEVER_DUE, Readings, Rows, joined
-from pipeline.aggregate.kept import Kept
 from pipeline.aggregate.slots import Slots
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Sessions:
         self.aggregates = aggregates
         self.at_once = at_once
         self.table = Slots({**_SESSION, **aggregates.columns})
-        self.kept = Kept(aggregates.keeps, self._wanted)
+        self.kept = aggregates.store(self._wanted)
         self._ranks = groups.ranks
         self._first = np.full(64, _NONE, np.int64)  # by group: a session of it; `other` leads on
         self._numbers = 0  # sessions that there have been
@@ -179,7 +178,7 @@ class Sessions:
         table["open"][slots] = True
         self.aggregates.add(table.columns, slots, readings.time, readings.values)
         if self.aggregates.keeps:
-            self.kept.add(table["number"][slots], readings.time, self.aggregates.kept(readings.values))
+            self.kept.add(table["number"][slots], readings.time, readings.values)
         ends = int(table["last"][slots].min()) + self.gap
         self._next = min(self._next, ends)
         self._past = min(self._past, ends + self.lateness)
@@ -269,7 +268,7 @@ class Sessions:
         revision = table["revision"][slots] + 1
         table["revision"][slots] = revision
         end = table["last"][slots] + self.gap
-        kept = self.kept.select(table["number"][slots]) if self.aggregates.keeps else None
+        kept = self.kept.select(table["number"][slots]) if self.aggregates.keeps else []
         aggregates = self.aggregates.result(table.columns, slots, end, kept)
         return Rows(seq, table["group"][slots], table["start"][slots], end, revision, aggregates)
 

@@ -5,8 +5,8 @@
     min  max  mode               mode: the most frequent value, of equally frequent ones the smallest
     first  last  delta           by event time, of equal times by arrival; delta: last less first
     stddev  variance             of the sample: missing for a single value
-    median  quantile(x, 0.95)    between two values linearly
-    distinct                     how many different values
+    median  quantile(x, 0.95)    between two values linearly; within 0.5 % of that beyond 4,096 values in a window
+    distinct                     how many different values, up to 4,096; mode is one of the first 4,096
     rate                         increase per second from first to last; a counter that falls has begun again at 0
     time_weighted_mean           each value holds until the group's next one, the last one until the window's end
 
@@ -15,7 +15,7 @@ for the numbers of `count` and `distinct`. `min max first last mode` give what t
 `sum`, `range` and `delta` of whole numbers are whole, and missing beyond 64 bits. True and false count as 1 and 0.
 
 Numbers are added up reading by reading, in order of arrival (`running.py`), in tables (`cells.py`, `slots.py`). What
-needs all values at once keeps them until the window is past (`kept.py`, `whole.py`).
+needs all values at once keeps them until the window is past, in order (`kept.py`, `whole.py`) or counted (`tally.py`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pipeline.aggregate.kept import Kept
 from pipeline.aggregate.running import Accumulator, Columns, Count, Edge, Extreme, Moments, Readings, Total, WholeTotal
+from pipeline.aggregate.tally import Counts, Tally
 from pipeline.aggregate.whole import Values
-from pipeline.frame import DTYPES, Array, Column, Field, Frame, Ints
+from pipeline.frame import DTYPES, Array, Bools, Column, Field, Frame, Ints
 from pipeline.problem import did_you_mean
 
 if TYPE_CHECKING:
@@ -49,7 +51,9 @@ class Argument:
         self.optional = expression.optional
         self.nan = expression.nan
         self.accumulators: dict[str, Accumulator] = {}
-        self.kept: int | None = None  # its place among those whose values are kept
+        self.stores: dict[
+            str, int
+        ] = {}  # how its values are kept ("ordered", "buckets", "values") -> the place in a Store
 
     @property
     def count(self) -> str:
@@ -77,7 +81,7 @@ class Argument:
 class Leaving:
     """The cells whose aggregates are wanted, seen by one argument."""
 
-    def __init__(self, argument: Argument, columns: Columns, slots: Ints, values: Values | None) -> None:
+    def __init__(self, argument: Argument, columns: Columns, slots: Ints, values: Values | Counts | None) -> None:
         self.argument = argument
         self.columns = columns
         self.slots = slots
@@ -95,12 +99,17 @@ class Leaving:
 
     @property
     def values(self) -> Values:
-        assert self._values is not None
+        assert isinstance(self._values, Values)
+        return self._values
+
+    @property
+    def counts(self) -> Counts:
+        assert isinstance(self._values, Counts)
         return self._values
 
     @property
     def count(self) -> Ints:
-        return self.values.count if self._values is not None else self["count"]
+        return self["count"] if self._values is None else self._values.count
 
 
 Finish = Callable[..., tuple[Array, Any]]  # a Leaving (and a parameter) -> results, and where they are defined
@@ -110,10 +119,11 @@ class Aggregate(NamedTuple):
     """How one is computed. `gives` None: what it is given; "number": that too, with true and false as numbers."""
 
     finish: Finish
-    needs: tuple[str, ...] = ()  # accumulators; none: it needs all values
+    needs: tuple[str, ...] = ()  # accumulators
     gives: str | None = "float"
     any_kind: bool = False
     parameter: bool = False
+    keeps: str = ""  # how its values are kept, if it needs all of them at once
 
 
 def _sum(of: Leaving) -> tuple[Array, Any]:
@@ -140,14 +150,14 @@ AGGREGATES: dict[str, Aggregate] = {
     "last": Aggregate(lambda of: (of["last"], of.count > 0), ("last",), None, any_kind=True),
     "stddev": Aggregate(lambda of: (np.sqrt(of.variance()), of.count > 1), ("moments",)),
     "variance": Aggregate(lambda of: (of.variance(), of.count > 1), ("moments",)),
-    "median": Aggregate(lambda of: (of.values.quantile(0.5), of.count > 0)),
-    "quantile": Aggregate(lambda of, q: (of.values.quantile(q), of.count > 0), parameter=True),
+    "median": Aggregate(lambda of: (of.counts.quantile(0.5), of.count > 0), keeps="buckets"),
+    "quantile": Aggregate(lambda of, q: (of.counts.quantile(q), of.count > 0), keeps="buckets", parameter=True),
     "range": Aggregate(lambda of: _difference(of, "max", "min"), ("max", "min"), "number"),
-    "rate": Aggregate(lambda of: (of.values.rate(), of.count > 1)),
+    "rate": Aggregate(lambda of: (of.values.rate(), of.count > 1), keeps="ordered"),
     "delta": Aggregate(lambda of: _difference(of, "last", "first"), ("last", "first"), "number"),
-    "distinct": Aggregate(lambda of: (of.values.distinct(), True), (), "int", any_kind=True),
-    "mode": Aggregate(lambda of: (of.values.mode(), of.count > 0), (), None, any_kind=True),
-    "time_weighted_mean": Aggregate(lambda of: (of.values.time_weighted_mean(), of.count > 0)),
+    "distinct": Aggregate(lambda of: (of.counts.distinct(), True), (), "int", any_kind=True, keeps="values"),
+    "mode": Aggregate(lambda of: (of.counts.mode(), of.count > 0), (), None, any_kind=True, keeps="values"),
+    "time_weighted_mean": Aggregate(lambda of: (of.values.time_weighted_mean(), of.count > 0), keeps="ordered"),
 }
 
 
@@ -168,7 +178,7 @@ class Aggregates:
         self.arguments: dict[str, Argument] = {}
         self._rows = Count("")
         self._made: dict[str, _Made] = {}
-        self._kept: list[Argument] = []
+        self._stores: list[tuple[str, int, Any]] = []  # how values are kept, of which argument, of what dtype
         for name, text in texts.items():
             made = self._parse(f"aggregate.{name}", text, context)
             if made is not None:
@@ -181,7 +191,7 @@ class Aggregates:
         self.columns = dict(self._rows.columns) if self.counts_rows else {}
         for accumulator in self._accumulators:
             self.columns |= accumulator.columns
-        self.keeps = [DTYPES[a.kind] for a in self._kept]  # of the arguments whose values are needed at a cell's end
+        self.keeps = bool(self._stores)  # values are needed at a cell's end: there must be a Store
 
     # --- from text ---
 
@@ -229,10 +239,11 @@ class Aggregates:
         return _Made(aggregate, argument, parameters, _field(name, aggregate, argument))
 
     def _need(self, aggregate: Aggregate, argument: Argument) -> None:
-        if not aggregate.needs:
-            if argument.kept is None:
-                argument.kept = len(self._kept)
-                self._kept.append(argument)
+        if aggregate.keeps:
+            if aggregate.keeps not in argument.stores:
+                argument.stores[aggregate.keeps] = len(self._stores)
+                place = list(self.arguments).index(argument.text)
+                self._stores.append((aggregate.keeps, place, DTYPES[argument.kind]))
             return
         count = Count(argument.text) if argument.optional else self._rows
         count = argument.accumulators.get("count", count)  # type: ignore[assignment]
@@ -247,9 +258,9 @@ class Aggregates:
         """The values of every argument."""
         return [_fitting(argument, argument.expression(frame)) for argument in self.arguments.values()]
 
-    def kept(self, values: Sequence[Column]) -> list[Column]:
-        """Those of them that are needed at a cell's end."""
-        return [c for a, c in zip(self.arguments.values(), values, strict=True) if a.kept is not None]
+    def store(self, live: Callable[[Ints], Bools]) -> Store:
+        """For the values that are needed at a cell's end, by numbers of cells; `live` says which are still wanted."""
+        return Store(self._stores, live)
 
     def add(self, columns: Columns, slots: Ints, time: Ints, values: Sequence[Column]) -> None:
         """Readings, in order of arrival, to the slots of their cells."""
@@ -272,12 +283,9 @@ class Aggregates:
             if self.counts_rows:
                 self._rows.merge(columns, into, other)
 
-    def result(
-        self, columns: Columns, slots: Ints, ends: Ints, kept: tuple[Ints, Ints, Sequence[Column]] | None
-    ) -> dict[str, Column]:
-        """The aggregates of these cells, whose windows end at `ends`. `kept`: for each value that is kept of them the
-        place of its cell in `slots`, its time, and itself."""
-        values = [Values(kept[0], kept[1], column, ends) for column in kept[2]] if kept else []
+    def result(self, columns: Columns, slots: Ints, ends: Ints, kept: Sequence[Held]) -> dict[str, Column]:
+        """The aggregates of these cells, whose windows end at `ends`. `kept`: what a Store has of them."""
+        values = [made(ends) for made in kept]
         with np.errstate(all="ignore"):  # what is not defined becomes missing
             return {name: self._finish(made, columns, slots, values) for name, made in self._made.items()}
 
@@ -285,15 +293,64 @@ class Aggregates:
         """The aggregates of readings that are all at hand; `cell`: the place of each one's window in `ends`."""
         columns = {name: np.full(len(ends), fill, dtype) for name, (dtype, fill) in self.columns.items()}
         self.add(columns, cell, time, values)
-        return self.result(columns, np.arange(len(ends)), ends, (cell, time, self.kept(values)))
+        kept = self.store(lambda cells: cells >= 0)
+        kept.add(cell, time, values)
+        slots = np.arange(len(ends))
+        return self.result(columns, slots, ends, kept.select(slots))
 
-    def _finish(self, made: _Made, columns: Columns, slots: Ints, values: Sequence[Values]) -> Column:
+    def _finish(self, made: _Made, columns: Columns, slots: Ints, values: Sequence[Values | Counts]) -> Column:
         argument = made.argument
         if argument is None:
             return Column(columns[self._rows.name][slots])
-        of = Leaving(argument, columns, slots, None if made.aggregate.needs else values[argument.kept or 0])
+        keeps = made.aggregate.keeps
+        of = Leaving(argument, columns, slots, values[argument.stores[keeps]] if keeps else None)
         results, defined = made.aggregate.finish(of, *made.parameters)
         return _column(results, defined, made.field)
+
+
+Held = Callable[[Ints], "Values | Counts"]  # the ends of the windows -> their values
+
+
+class Store:
+    """The values of cells that aggregates need all at once: in order of arrival, or counted."""
+
+    def __init__(self, kinds: Sequence[tuple[str, int, Any]], live: Callable[[Ints], Bools]) -> None:
+        self._kinds = kinds
+        self._parts = [
+            Kept([dtype], live) if how == "ordered" else Tally(dtype, live, buckets=how == "buckets")
+            for how, _, dtype in kinds
+        ]
+
+    def add(self, cells: Ints, time: Ints, values: Sequence[Column]) -> None:
+        """Readings, in order of arrival within each cell, with the values of all arguments."""
+        for part, (_, argument, _) in zip(self._parts, self._kinds, strict=True):
+            if isinstance(part, Tally):
+                part.count(cells, values[argument])
+            else:
+                part.add(cells, time, [values[argument]])
+
+    def select(self, cells: Ints) -> list[Held]:
+        return [_held(part, cells) for part in self._parts]
+
+    def move(self, cell: int, to: int) -> None:
+        """The values of a cell become those of another one, which had none of the same times."""
+        for part in self._parts:
+            part.move(cell, to)
+
+    def snapshot(self) -> list[Any]:
+        return [part.snapshot() for part in self._parts]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        for part, saved in zip(self._parts, state, strict=True):
+            part.restore(saved)
+
+
+def _held(part: Kept, cells: Ints) -> Held:
+    if isinstance(part, Tally):
+        counts = part.counts(cells)
+        return lambda _: counts
+    which, time, (column,) = part.select(cells)
+    return lambda ends: Values(which, time, column, ends)
 
 
 def _share(node: ast.expr) -> float | None:

@@ -80,8 +80,12 @@ class Kept:
         arrays = [np.concatenate(pair) for pair in zip(self._sorted, self._tail.arrays, strict=True)]
         wanted = np.flatnonzero(self._live(arrays[0]))
         wanted = wanted[np.argsort(arrays[0][wanted], kind="stable")]
-        self._sorted = [a[wanted] for a in arrays]
+        self._sorted = self._squeezed([a[wanted] for a in arrays])
         self._tail = Growing(self._dtypes)
+
+    def _squeezed(self, arrays: list[Array]) -> list[Array]:
+        """Rows by cell that say the same with less."""
+        return arrays
 
     def select(self, cells: Ints) -> tuple[Ints, Ints, list[Column]]:
         """The rows of these cells: for each the place of its cell among `cells`, its time, its values."""
@@ -117,7 +121,7 @@ class Kept:
         self._sorted = [np.delete(a, slice(low, high)) for a in self._sorted]
         self._tail.append(moved)
 
-    def snapshot(self) -> list[Array]:
+    def snapshot(self) -> list[Any]:
         self._sort()
         return [a.copy() for a in self._sorted]
 

@@ -1,4 +1,4 @@
-"""Aggregates that need all values of a cell at once, computed for many cells together."""
+"""Aggregates that need all values of a cell in the order of time, computed for many cells together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.frame import SECOND, Array, Column, Ints
 
 
 class Values:
-    """The values of one argument, in cells numbered from 0 to `cells`; what is shared is sorted once."""
+    """The values of one argument, in cells numbered from 0 to `cells`, sorted once."""
 
     def __init__(self, cell: Ints, time: Ints, column: Column, ends: Ints) -> None:
         if column.present is not None and not column.present.all():
@@ -31,45 +31,6 @@ class Values:
         )
         result[self.some] = values
         return result
-
-    # --- by value ---
-
-    @cached_property
-    def _by_value(self) -> Array:
-        # + 0.0 makes 0 of -0: which of two equal ones stood first would depend on what else is sorted with them.
-        floats = self._values.astype(np.float64) + 0.0
-        order = np.argsort(floats)
-        return floats[_grouped(self._cell, order)]
-
-    def quantile(self, q: float) -> Array:
-        """Between the two nearest values, linearly."""
-        sizes = self.count[self.some] - 1
-        exact = sizes * q
-        below = np.floor(exact).astype(np.int64)
-        low = self._by_value[self._starts + below]
-        high = self._by_value[self._starts + np.minimum(below + 1, sizes)]
-        between = low + (high - low) * (exact - below)
-        return self._spread(np.where(low == high, low, between))
-
-    @cached_property
-    def _runs(self) -> tuple[Array, Ints, Ints, Ints]:
-        """Every value once, in order; for each value of each cell: the cell, which value, and how often."""
-        values = self._values + 0.0 if self._values.dtype == np.float64 else self._values
-        distinct, which = np.unique(values, return_inverse=True)
-        pairs, times = np.unique(self._cell * max(len(distinct), 1) + which, return_counts=True)
-        cell, value = np.divmod(pairs, max(len(distinct), 1))
-        return distinct, cell, value, times
-
-    def distinct(self) -> Ints:
-        _, cell, _, _ = self._runs
-        return np.bincount(cell, minlength=len(self._ends))
-
-    def mode(self) -> Array:
-        """The most frequent one; of equally frequent ones the smallest."""
-        distinct, cell, value, times = self._runs
-        order = np.lexsort((value, -times, cell))
-        first = order[np.diff(cell, prepend=-1) != 0]  # sorting by cell leaves the cells where they were
-        return self._spread(distinct[value[first]])
 
     # --- by time ---
 

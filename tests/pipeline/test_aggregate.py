@@ -101,7 +101,7 @@ class Table:
     def __init__(self, aggregates: Aggregates) -> None:
         self.aggregates = aggregates
         self.cells = Cells(aggregates.columns)
-        self.kept = Kept(aggregates.keeps, lambda cells: cells >= 0)
+        self.kept = aggregates.store(lambda cells: cells >= 0)
 
 
 def build(texts: dict[str, str], kind: str, *, optional: bool = True, nan: bool = False) -> Table:
@@ -127,7 +127,7 @@ def feed(made: Table, kind: str, readings: list[tuple[int, int, Any]], cuts: set
         frame = Frame(time, group.astype(np.int32), np.arange(a, b), columns, NO_PROGRESS)
         values = made.aggregates.evaluate(frame)
         made.aggregates.add(made.cells.columns, made.cells.find(0, group), time, values)
-        made.kept.add(group, time, made.aggregates.kept(values))
+        made.kept.add(group, time, values)
 
 
 def results(made: Table, groups: list[int]) -> dict[str, list[Any]]:
@@ -213,6 +213,47 @@ def test_values_are_kept_while_their_cell_is_wanted() -> None:
     assert (np.diff(time[which == 2]) >= 0).all()  # in order of arrival
     wanted.remove(1)
     assert len(kept.snapshot()[0]) == 20_000
+
+
+def many(text: str, kind: str, found: list[Any], cuts: set[int]) -> Any:
+    made = build({"a": text}, kind)
+    feed(made, kind, [(0, t, v) for t, v in enumerate(found)], cuts)
+    return results(made, [0])["a"][0]
+
+
+def test_quantiles_of_many_values_are_within_half_a_percent() -> None:
+    """Exact up to 4,096 values; beyond that every bit is still the same however the readings are cut."""
+    random = np.random.default_rng(7)
+    drawn = np.concatenate([random.lognormal(1, 3, 9000), -random.lognormal(0, 1, 3000), np.zeros(500)])
+    found = random.permutation(drawn).tolist()
+    for q in (0.0, 0.01, 0.25, 0.5, 0.95, 0.999, 1.0):
+        text = f"quantile(x, {q})"
+        assert many(text, "float", found[:4096], {100, 2000}) == pytest.approx(quantile(found[:4096], q), rel=1e-12)
+        got = many(text, "float", found, {1, 4096, 5000, 9999})
+        assert got == pytest.approx(quantile(found, q), rel=0.006, abs=1e-12)
+        assert got == many(text, "float", found, set(range(10, 12000, 700)))
+    assert many("median(x)", "float", [21.3] * 9000, {4096, 5000}) == pytest.approx(21.3, rel=0.005)
+
+
+def test_values_of_a_cell_cost_what_is_different_among_them() -> None:
+    """A day of readings with one decimal, and one of readings that are all different."""
+    made = build({"m": "median(x)", "d": "distinct(x)"}, "float")
+    random = np.random.default_rng(3)
+    for found in (random.integers(0, 300, 80_000) / 10, random.normal(20, 5, 80_000)):
+        feed(made, "float", [(0, t, v) for t, v in enumerate(found.tolist())], set(range(0, 80_000, 2000)))
+        size = sum(len(array) for part in made.kept.snapshot() for array in part[:1])
+        assert size < 2 * 4096
+
+
+def test_beyond_the_limit_the_first_different_values_are_told_apart() -> None:
+    """`distinct` says how many these are, `mode` is one of them; however the readings are cut."""
+    found = [float(v) for v in range(4095)] + [-1.0] * 3 + [1e6] * 50 + [float(v) for v in range(5000, 9000)] + [7.0]
+    for cuts in (set(), {4096, 4100, 6000}, set(range(5, 8000, 333))):
+        assert many("distinct(x)", "float", found, cuts) == 4096
+        assert many("mode(x)", "float", found, cuts) == -1.0
+    assert many("distinct(x)", "float", found[:4090], {7}) == 4090
+    texts = [f"k{v}" for v in range(5000)] + ["k3", "k4999", "k4999"]
+    assert many("mode(x)", "string", texts, {4500}) == "k3"
 
 
 def test_slots_are_taken_again() -> None:
