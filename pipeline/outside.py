@@ -89,9 +89,9 @@ class Outside:
             try:
                 self._found(address, watched.read())
             except Exception as error:
-                self._troubled(address, error)
                 if watched.file.needed():
-                    raise ValueError(self.troubles[address]) from error
+                    raise ValueError(self._told(address, error)) from error
+                self._troubled(address, error)
 
     async def watch(self) -> None:
         """Until cancelled."""
@@ -117,9 +117,12 @@ class Outside:
             self.wake()
 
     def _troubled(self, address: str, error: Exception) -> None:
-        name = self._watched[address].file.path.name
-        self.troubles[address] = f'{address.partition(".")[0]}: "{name}" cannot be taken: {error}'
+        self.troubles[address] = self._told(address, error)
         log.error("%s", self.troubles[address])
+
+    def _told(self, address: str, error: Exception) -> str:
+        name = self._watched[address].file.path.name
+        return f'{address.partition(".")[0]}: "{name}" cannot be taken: {error}'
 
     def take(self, first: int) -> tuple[dict[str, Frame], int]:
         """What waits, for this step, numbered from `first`; and the number after it."""

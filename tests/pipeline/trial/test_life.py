@@ -151,7 +151,9 @@ def test_a_pause_makes_nothing_late(tmp_path: Path) -> None:
     came = result(tmp_path, block + EVERYTHING).came
     assert [row["n"] for row in came["ten"]] == [1, 1]
     assert came["ten.late"] == []
-    block = 'input.readings = [{ at = "1 s", id = "a", value = 1 }, { at = "3603 s", ts = "3 s", id = "a", value = 2 }]\n'
+    block = (
+        'input.readings = [{ at = "1 s", id = "a", value = 1 }, { at = "3603 s", ts = "3 s", id = "a", value = 2 }]\n'
+    )
     block += 'steps = [{ at = "2 s", do = "pause", for = "1 h" }]\nuntil = "2 h"\n'
     assert [row["n"] for row in result(tmp_path, block + EVERYTHING).came["ten"]] == [2]
 
