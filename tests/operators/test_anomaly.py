@@ -447,7 +447,7 @@ def lives(draw: st.DrawFn) -> list[tuple[int, float]]:
         level, scale = draw(st.sampled_from([0.0, 20.0, -3.5])), draw(st.sampled_from([0.0, 0.1, 1.0, 30.0]))
         heavy = draw(st.booleans())
         values += (level + scale * (random.standard_t(2, n) if heavy else random.normal(size=n))).tolist()
-    step = draw(st.sampled_from([60, 300, 3_600, 50_000]))
+    step = draw(st.sampled_from([60, 300, 3_600, 43_200]))
     jitter = random.integers(-step, step, len(values)) if draw(st.booleans()) else np.zeros(len(values), np.int64)
     return [
         (1_700_000_000 + i * step + int(j), v) for i, (v, j) in enumerate(zip(values, jitter.tolist(), strict=True))
@@ -465,6 +465,16 @@ def test_it_agrees_with_a_plain_reading_by_reading_oracle(together: int, monkeyp
         agrees(keys, cut)
 
     holds()
+
+
+@pytest.mark.parametrize("together", [1, TOGETHER])
+def test_runs_of_one_value_are_judged_by_the_runs_before(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the oracle: longer, shorter and again longer ones, with noise between; and two visits a day to the profile."""
+    monkeypatch.setattr(module, "TOGETHER", together)
+    values = noise(900)
+    for start, length in ((150, 60), (330, 80), (500, 40), (640, 90), (800, 60)):
+        values[start : start + length] = values[start]
+    agrees([[(1_700_000_000 + i * 43_200, float(value)) for i, value in enumerate(values)]] * 2, 37)
 
 
 def agrees(keys: list[list[tuple[int, float]]], cut: int) -> None:
