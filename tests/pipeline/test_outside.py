@@ -10,15 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.clock import VirtualClock
-from pipeline.component import Payload
+from pipeline.component import OperatorContext, OutsideFile, Payload
 from pipeline.config import loads
 from pipeline.engine import Engine
-from pipeline.frame import SECOND, Frame, KeyTable
+from pipeline.frame import SECOND, Column, Frame, KeyTable, Schema
 from pipeline.graph import Graph
 from pipeline.journal.commit import Store
+from pipeline.outside import Outside
 from pipeline.recovery import recover
 from pipeline.services import EngineServices
 
@@ -115,25 +117,46 @@ async def test_it_takes_effect_between_two_readings(rig: Make) -> None:
     assert r.out == [(1, 1), (2, 1), (3, 1), (4, 2)]
     await r.engine.outside.look()
     assert not r.engine.outside, "nothing has changed"
+    r.write("id,limit\na,2\n")
+    for _ in range(2):
+        await r.engine.outside.look()
+    assert not r.engine.outside, "it was written again, and holds the same"
 
 
-async def test_one_that_is_broken_changes_nothing_and_is_told(rig: Make) -> None:
-    """Until it is mended, if only by what it was before."""
+def test_files_that_change_at_once_are_numbered(tmp_path: Path) -> None:
+    """One arrival number for each."""
+    contexts = {name: OperatorContext(name, Schema("id", {}), KeyTable()) for name in ("one", "other")}
+    for name, context in contexts.items():
+        (tmp_path / name).write_text(name)
+        columns = {"x": Column(np.zeros(2))}
+        context.files[".f"] = OutsideFile(tmp_path / name, lambda data, columns=columns: columns, lambda: True)  # type: ignore[misc]
+    outside = Outside(contexts, lambda: None)
+    outside.begin()
+    frames, after = outside.take(7)
+    assert {name: frame.seq.tolist() for name, frame in frames.items()} == {"one..f": [7, 7], "other..f": [8, 8]}
+    assert after == 9
+    assert not outside
+
+
+async def test_one_that_is_broken_changes_nothing_and_is_told(rig: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Once in the log, and on /health until it is mended, if only by what it was before."""
     r = rig()
     r.write("id,limit\na,1\n")
     r.start()
     await r.step(1)
     for broken in ("id,limit\na,warm\n", "", "id,limit\na,1\na,1\n"):
         r.write(broken)
-        await r.engine.outside.look()
-        await r.engine.outside.look()
+        for _ in range(3):
+            await r.engine.outside.look()
         (reason,) = r.reasons()
         assert reason.startswith('known: "limits.csv" cannot be taken: ')
         await r.step(2)
     r.file.unlink()
     await r.engine.outside.look()
     await r.engine.outside.look()
+    await r.engine.outside.look()
     assert r.reasons() == ['known: "limits.csv" cannot be taken: No such file or directory']
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 4
     assert r.out == [(1, 1), (2, 1), (2, 1), (2, 1)]
     r.write("id,limit\na,1\n")
     await r.engine.outside.look()
