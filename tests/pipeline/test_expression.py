@@ -720,6 +720,9 @@ def test_what_reads_only_the_key_follows_new_keys() -> None:
     second = frame([{**ROW, "id": name} for name in "cda"], keys)
     assert expression(second).tolist() == ["C", "x", "x"]
     assert expression(first).tolist() == ["x", "B", "x"]
+    assert Node("previous(id)", keys)(first) == [None, None, "a"], "earlier readings are more than the key"
+    dated = frame([{**ROW, "id": "2023", "time": 1_700_000_000 * SECOND}], keys)
+    assert Node("string(year('UTC')) == id", keys)(dated) == [True], "and so is the time"
     odd = compile_expression("1 / (0 if id == 'a' else 2)", SCHEMA, None, keys)
     assert odd(first).tolist() == [None, 0.5, None]
 
