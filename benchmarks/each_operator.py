@@ -60,6 +60,13 @@ class Row:
         return f"{self.type} {self.kind}".strip()
 
 
+WINDOWS: dict[str, dict[str, Any]] = {
+    "day": {"size": "1 day", "timezone": "Europe/Berlin"},
+    "hopping": {"window": "hopping", "size": "10 s", "every": "5 s"},
+    "sliding": {"window": "sliding", "size": "5 s"},
+    "session": {"window": "session", "gap": "30 s"},
+    "count": {"window": "count", "size": 100},
+}
 ROWS = [
     Row("filter", {"where": "temperature >= 15 and temperature <= 25"}),
     Row("derive", {"set": {"fahrenheit": "temperature * 1.8 + 32"}}),
@@ -86,6 +93,10 @@ ROWS = [
             "aggregate": {"n": "count()", "m": "mean(temperature)", "lo": "min(temperature)", "hi": "max(temperature)"},
         },
         "tumbling",
+    ),
+    *(
+        Row("window", {"aggregate": {"n": "count()", "m": "mean(temperature)"}} | table, name)
+        for name, table in WINDOWS.items()
     ),
     Row("alert", {"when": "temperature > 25", "clear": "temperature < 24"}),
     Row("alert", {"when": "temperature > 25", "clear": "temperature < 24", "for": "5 s"}, "for"),

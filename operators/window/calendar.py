@@ -21,7 +21,7 @@ _MONDAY = date(1969, 12, 29)  # the weeks of 1970 begin
 _DAY_NS = 86_400 * 10**9
 _DAYS = {"day": 1.0, "week": 7.0, "month": 30.436875}
 # Times of 64 bits reach from 1677 to 2262; what lies beyond these is of the first or the last window.
-_FIRST, _LAST = datetime(1678, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 10**9 for year in (1678, 2262))
 
 
 _MOST = {"day": 36_525, "week": 5_218, "month": 1_200}  # a hundred years
@@ -60,6 +60,7 @@ class Calendar:
         self.offset = timedelta(microseconds=offset // 1000)
         self._low = 0  # the number of the first window of `_bounds`
         self._bounds: Ints = np.empty(0, np.int64)  # starts, and the end of the last one
+        self._asked: list[tuple[int, int, int]] = []  # windows that single times were in last: number, start, end
 
     def _bound(self, window: int) -> int:
         """When a window begins."""
@@ -93,14 +94,28 @@ class Calendar:
             self._bounds = np.append(self._bounds, np.array(after))
 
     def last(self, time: Any) -> Any:
-        time = np.clip(time, _ns(_FIRST), _ns(_LAST))
+        if isinstance(time, int):
+            return self._window(min(max(time, _FIRST), _LAST))
+        time = np.clip(time, _FIRST, _LAST)
         self._reach(int(np.min(time)), int(np.max(time)))
-        window = np.searchsorted(self._bounds, time, "right") + (self._low - 1)
-        return window if np.ndim(time) else int(window)
+        return np.searchsorted(self._bounds, time, "right") + (self._low - 1)
 
     first = last
 
+    def _window(self, time: int) -> int:
+        """Most times are of the window that was asked for last, or of the one before the watermark."""
+        for window, start, end in self._asked:
+            if start <= time < end:
+                return window
+        self._reach(time, time)
+        window = int(np.searchsorted(self._bounds, time, "right")) + self._low - 1
+        start, end = self._bounds[window - self._low : window - self._low + 2].tolist()
+        self._asked = [(window, start, end), *self._asked[:1]]
+        return window
+
     def start(self, window: Any) -> Any:
+        if isinstance(window, int) and 0 <= (place := window - self._low) < len(self._bounds):
+            return int(self._bounds[place])
         self._know(window)
         found = self._bounds[window - self._low]
         return found if np.ndim(window) else int(found)
@@ -118,7 +133,3 @@ class Calendar:
         next_ = self._low + len(self._bounds)
         if high >= next_:
             self._bounds = np.append(self._bounds, np.array([self._bound(w) for w in range(next_, high + 1)]))
-
-
-def _ns(moment: datetime) -> int:
-    return int(moment.timestamp()) * 10**9

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from operators.window import Window
 from pipeline.frame import SECOND
-from pipeline.testing import make, run
+from pipeline.journal.state import pack
+from pipeline.testing import READINGS, Stream, frames, make, run
 from tests.operators.windows import Count, Hopping, Session, Sliding, agree, cut_streams
 
 SUM = {"aggregate": {"n": "count()", "total": "sum(value)"}}
@@ -200,6 +201,33 @@ def test_early_rows_agree_with_a_loop(made: Any, lateness: int, emit: Any, sessi
         oracle = Hopping(disorder * SECOND, 5 * SECOND, 2 * SECOND, lateness * SECOND, how)
         table |= {"window": "hopping", "size": "5 s", "every": "2 s"}
     agree(oracle, table, stream, cuts, restart=restart)
+
+
+# --- memory ---
+
+
+@pytest.mark.parametrize(
+    ("table", "most"),
+    [
+        ({"size": "1 h"}, 90),
+        ({"window": "hopping", "size": "1 h", "every": "30 min"}, 2 * 90),
+        ({"window": "session", "gap": "1 h"}, 120),
+        ({"window": "count", "size": 10**6}, 100),
+        ({"window": "sliding", "size": "1 h"}, 50 * 50),
+        ({"size": "1 h", "aggregate": {"m": "median(value)", "d": "distinct(value)"}}, 90 + 50 * 2 * 34),
+        ({"size": "1 h", "aggregate": {"r": "rate(value)"}}, 90 + 50 * 25),
+    ],
+)
+def test_the_state_of_a_key_is_as_large_as_is_said(table: dict[str, Any], most: int) -> None:
+    """Of 200 keys with 50 readings each, all of different values: by windows, unless an aggregate needs the readings."""
+    table = {"aggregate": {"n": "count()", "m": "mean(value)", "v": "variance(value)"}, **table}
+    operator, _ = make(Window, table)
+    schema, keys = READINGS, operator.context.keys
+    stream: Stream = [{"key": f"k{i % 200}", "time": 3600 + i // 10, "value": float(i)} for i in range(10_000)]
+    for frame in frames(stream, schema, keys, cuts=range(0, 10_000, 500)):
+        operator.on_frame(frame)
+    size = len(pack(operator.snapshot())) / 200
+    assert most * 0.6 < size <= most + 10
 
 
 # --- settings ---
