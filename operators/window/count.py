@@ -42,9 +42,26 @@ class Counting:
         if not len(readings.time):
             return [], None
         self._grow(int(readings.group.max()) + 1)
-        return self._push(readings), None
+        return self._one(readings) if len(readings.time) == 1 else self._many(readings), None
 
-    def _push(self, readings: Readings) -> list[Rows]:
+    def _one(self, reading: Readings) -> list[Rows]:
+        """A single reading: its group's columns take it where they are."""
+        columns, slot = self.columns, reading.group
+        self.aggregates.add(columns, slot, reading.time, reading.values)
+        columns["start"][slot] = np.minimum(columns["start"][slot], reading.time)
+        columns["end"][slot] = np.maximum(columns["end"][slot], reading.time)
+        columns["filled"][slot] += 1
+        number = (columns["full"][slot] << 24) + slot
+        if self.aggregates.keeps:
+            self.kept.add(number, reading.time, reading.values)
+        if int(columns["filled"][slot[0]]) < self.size:
+            return []
+        rows = self._rows(columns, slot, slot, number, reading.seq)
+        for name, (_, fill) in self._kinds.items():
+            columns[name][slot] = columns[name][slot] + 1 if name == "full" else fill
+        return rows
+
+    def _many(self, readings: Readings) -> list[Rows]:
         order = np.argsort(readings.group, kind="stable")
         group = readings.group[order]
         begins = np.flatnonzero(np.diff(group, prepend=-1))
@@ -70,7 +87,10 @@ class Counting:
         last = np.append(first[1:], len(order)) - 1  # of each cell
         cells["filled"] = place[last] - window[first] * self.size + 1
         full = np.flatnonzero(cells["filled"] == self.size)
-        rows = self._rows(cells, full, group[first], number, readings.seq[order[last[full]]]) if len(full) else []
+        full = full[np.argsort(order[last[full]])]  # by the readings that filled them
+        rows = []
+        if len(full):
+            rows = self._rows(cells, full, group[first[full]], number[full], readings.seq[order[last[full]]])
         self._keep_open(cells, np.cumsum(np.bincount(np.searchsorted(begins, first, "right") - 1)) - 1, speakers, total)
         return rows
 
@@ -84,13 +104,11 @@ class Counting:
                 cells[name][new] = fill
         return cells
 
-    def _rows(self, cells: dict[str, Array], full: Ints, group: Ints, number: Ints, seq: Ints) -> list[Rows]:
-        order = np.argsort(seq, kind="stable")
-        full, seq = full[order], seq[order]
-        end = cells["end"][full]
-        kept = self.kept.select(number[full]) if self.aggregates.keeps else []
-        aggregates = self.aggregates.result(cells, full, end, kept)
-        return [Rows(seq, group[full], cells["start"][full], end, np.zeros(len(full), np.int64), aggregates)]
+    def _rows(self, columns: dict[str, Array], full: Ints, group: Ints, number: Ints, seq: Ints) -> list[Rows]:
+        end = columns["end"][full]
+        kept = self.kept.select(number) if self.aggregates.keeps else []
+        aggregates = self.aggregates.result(columns, full, end, kept)
+        return [Rows(seq, group, columns["start"][full], end, np.zeros(len(full), np.int64), aggregates)]
 
     def _keep_open(self, cells: dict[str, Array], newest: Ints, group: Ints, total: Ints) -> None:
         """The newest window of each group stays open; where it is full, the next one begins."""
