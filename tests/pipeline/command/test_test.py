@@ -10,7 +10,6 @@ import pytest
 from pipeline.command.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[3]
-CASES = sorted((ROOT / "tests" / "cases").glob("test_block_*.toml"))
 
 HEAD = """
 [pipeline]
@@ -153,22 +152,7 @@ def test_a_pipeline_that_fails(
     assert capsys.readouterr().out.count("it did not come to its end: ValueError: no state today") == 2
 
 
-# --- cases, examples, docs ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("file", CASES, ids=lambda file: file.stem)
-def test_a_case(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It passes; and with each `# break: OLD => NEW` it fails."""
-    assert main(["test", str(file)]) == 0, capsys.readouterr().out
-    text = file.read_text()
-    for other in file.parent.glob(f"{file.stem}.*json"):
-        (tmp_path / other.name).write_bytes(other.read_bytes())
-    body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    breaks = re.findall(r"^# break: (.*?) => (.*)$", text, re.MULTILINE)
-    assert breaks
-    for old, new in breaks:
-        assert old in body, f"nothing to break: {old}"
-        assert run(tmp_path, body.replace(old, new)) == 1, f"{new} for {old}"
+# --- examples, docs ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
