@@ -106,7 +106,7 @@ class Pipeline:
         await engine.begun()
         tasks = [asyncio.create_task(self._feed(i), name=f"source {i.name}") for i in engine.intakes.values()]
         tasks.append(asyncio.create_task(self._watch_files(engine), name="files beside the streams"))
-        tasks.append(asyncio.create_task(Compactor(store, engine.latest, engine.keys_of).run(), name="compactor"))
+        tasks.append(asyncio.create_task(self._compact(engine), name="compactor"))
         if delivery is not None:
             await delivery.start()
             engine.published.append(lambda writes: delivery.wake() if writes.outbox else None)
@@ -156,6 +156,9 @@ class Pipeline:
 
     async def _watch_files(self, engine: Engine) -> None:
         await engine.outside.watch()
+
+    async def _compact(self, engine: Engine) -> None:
+        await Compactor(engine.store, engine.latest, engine.keys_of).run()
 
     async def _feed(self, intake: Intake) -> None:
         try:

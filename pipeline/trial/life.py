@@ -249,6 +249,9 @@ class VirtualPipeline(Pipeline):
     async def _watch_files(self, engine: Engine) -> None:
         """They were read at the start, and no test changes one."""
 
+    async def _compact(self, engine: Engine) -> None:
+        """Nobody asks for the history of a trial, and packing it would take as long as all the rest."""
+
     async def _feed(self, intake: Intake) -> None:
         await self.trial.senders[intake.name].run(intake)
 
