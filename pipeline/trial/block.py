@@ -122,7 +122,7 @@ class Block:
     start: int  # ns since 1970
     end: int  # ns after the start
     open: bool  # no `until` was given
-    rows: list[Given] = field(default_factory=list)  # by time
+    rows: list[Given] = field(default_factory=list)  # as written
     steps: list[Any] = field(default_factory=list)
     expect: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # node -> rows; None: must be missing
 
@@ -177,7 +177,6 @@ class _Reader:
         self.names[told.name] = line
         self.start, self.until = self._start(told, where), told.until
         rows = [row for name, given in told.input.items() for row in self._input(name, given, (*where, "input", name))]
-        rows.sort(key=lambda row: row.at)
         misread = any(place[2:3] == ("steps",) for place, _ in found.found)  # then their places are not known
         if not misread:
             self._steps(told, where)
