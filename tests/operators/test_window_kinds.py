@@ -88,6 +88,14 @@ def test_a_late_reading_may_join_a_session_that_is_open() -> None:
     assert late(SESSION, "a1@5 b0@26 a4@6 a8@17 end") == [4.0]
 
 
+def test_a_session_of_its_own_is_late_once_the_watermark_is_at_its_end() -> None:
+    """And with lateness, once it is that much further; in a Frame of its own or among others."""
+    assert late(SESSION, "a1@20 b2@10 c4@11") == [2.0]
+    table = {**SESSION, "lateness": "5 s"}
+    assert late(table, "a1@20 b2@5 c4@6") == [2.0]
+    assert short(table, "a1@20 b2@5 c4@6") == [("c", 6, 16, 0, 1, 4.0)]
+
+
 def test_within_lateness_a_session_is_corrected_also_where_it_grows() -> None:
     table = {**SESSION, "lateness": "20 s"}
     assert short(table, "a1@0 b0@12 a2@3 tick@13 a4@12 end") == [
