@@ -309,3 +309,19 @@ def test_the_example(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "var" / "smooth.ndjson").read_text().splitlines()]
     assert [row["temperature"] for row in rows if "temperature" in row] == [20, 22, 22, 26]
     assert [row["rise"] for row in rows if "rise" in row] == [2, 4]
+
+
+def test_it_can_harm_neither_others_nor_what_was_saved(folder: Path) -> None:
+    """A Frame that others see, too, cannot be written to; a snapshot is a copy even if the object gives its own dict."""
+    operator, _ = make(Python, {"function": "own.py:writes"}, folder=folder)
+    (frame,) = frames("a1", READINGS, operator.context.keys)
+    shared = Frame(frame.time.copy(), frame.key, frame.seq, frame.columns, frame.progress)
+    with pytest.raises(ValueError, match="read-only"):
+        operator.on_frame(shared)
+    (folder / "own.py").write_text(
+        CODE + "\n\nclass Own(Count):\n    def snapshot(self):\n        return self.__dict__\n"
+    )
+    operator, _ = make(Python, {"function": "own.py:Own", "items": True}, folder=folder)
+    before = operator.snapshot()
+    operator.on_frame(frame)
+    assert before == {"own": {"n": 0}}
