@@ -299,7 +299,7 @@ def _to_int(name: str, parts: Sequence[Part]) -> Part:
         if part.kind == "bool":
             return Column(values.astype(np.int64), present)
         if part.kind == "float":
-            good: Bools = np.abs(values) < 2.0**63
+            good: Bools = (values >= -(2.0**63)) & (values < 2.0**63)
             return without(np.where(good, values, 0.0).astype(np.int64), present, ~good)
         found = list(map(read, values.ravel().tolist()))
         bad = np.fromiter((v is None for v in found), np.bool_, len(found))

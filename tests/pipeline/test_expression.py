@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from pipeline.component import Operator, OperatorContext
 from pipeline.expression import Expression, ExpressionError, compile_expression, constant
 from pipeline.frame import DTYPES, SECOND, Field, Frame, KeyTable, Progress, Schema, column
-from pipeline.functions import FUNCTIONS
+from pipeline.functions import _REMEMBERED, FUNCTIONS, _Answers
+from pipeline.graph import Edge
 
 SCHEMA = Schema(
     "id",
@@ -515,6 +516,8 @@ ROW: Row = {
         ("int(-x)", -2),
         ("int(x * 1e30)", None),
         ("int(v)", None),
+        ("int(x * 0 + 9223372036854775808.0)", None),
+        ("int(x * 0 - 9223372036854775808.0)", -(2**63)),
         ("string(n)", "-7"),
         ("string(b)", "true"),
         ("length('größe')", 5),
@@ -640,6 +643,15 @@ def test_answers_for_texts_are_remembered_up_to_a_bound() -> None:
     assert evaluate("endswith(s, 'a')", table) == [w.endswith("a") for w in words]
     assert evaluate("float(s)", table) == [None if "a" in w or len(w) > 100 else float(w) for w in words]
     assert evaluate("int(s)", table) == [None if "a" in w or len(w) > 19 else int(w) for w in words]
+
+
+def test_what_is_remembered_of_texts_is_bounded() -> None:
+    answers = _Answers(len)
+    for i in range(2 * _REMEMBERED + 10):
+        assert answers[f"text {i}"] == len(f"text {i}")
+    assert answers["x" * 1_000] == 1_000
+    assert 0 < len(answers) <= _REMEMBERED
+    assert max(map(len, answers)) < 20
 
 
 def test_a_pattern_cannot_be_made_slow() -> None:
@@ -787,6 +799,34 @@ def test_a_frame_in_parts_leaves_no_trace_if_the_last_fails() -> None:
     assert node(parts[2]) == [2]
     assert node(parts[3], done=False) == [3]
     assert node(parts[3]) == [3]
+
+
+class Fails(Operator):
+    """Cannot take a reading whose n is 13; what it was before goes on beside the others."""
+
+    def __init__(self, settings: Any, context: OperatorContext) -> None:
+        super().__init__(settings, context)
+        self.before = context.expression("previous(n)", "where")
+        self.came: list[Any] = []
+
+    def on_frame(self, frame: Frame) -> Frame:
+        before = self.before(frame).tolist()
+        if 13 in frame["n"].tolist():
+            raise ValueError("13")
+        self.came += before
+        return frame
+
+
+def test_in_the_graph_a_reading_that_fails_is_not_remembered() -> None:
+    """The Frame comes again in halves, of which some fail, too: each reading is remembered once, and in its place."""
+    keys = KeyTable()
+    operator = Fails(None, OperatorContext("node", SCHEMA, keys))
+    aside: list[int] = []
+    edge = Edge("node", operator, lambda guilty: aside.extend(guilty.rows["n"].tolist()))
+    edge.on_next(frame([{**ROW, "n": n} for n in (1, 2, 13, 4, 5, 13, 13)], keys))
+    edge.on_next(frame([{**ROW, "n": n} for n in (6,)], keys))
+    assert aside == [13, 13, 13]
+    assert operator.came == [None, 1, 2, 4, 5]
 
 
 def test_every_function_is_in_the_docs() -> None:
