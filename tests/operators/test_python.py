@@ -321,7 +321,8 @@ def test_it_can_harm_neither_others_nor_what_was_saved(folder: Path) -> None:
     (folder / "own.py").write_text(
         CODE + "\n\nclass Own(Count):\n    def snapshot(self):\n        return self.__dict__\n"
     )
-    operator, _ = make(Python, {"function": "own.py:Own", "items": True}, folder=folder)
+    keys = operator.context.keys
+    operator, _ = make(Python, {"function": "own.py:Own", "items": True}, keys=keys, folder=folder)
     before = operator.snapshot()
     operator.on_frame(frame)
     assert before == {"own": {"n": 0}}
