@@ -100,6 +100,8 @@ ROWS = [
     ),
     Row("alert", {"when": "temperature > 25", "clear": "temperature < 24"}),
     Row("alert", {"when": "temperature > 25", "clear": "temperature < 24", "for": "5 s"}, "for"),
+    Row("alert", {"when": "temperature > 25", "silent_for": "30 s"}, "silent_for"),
+    Row("alert", {"when": "temperature_rate > 5", "rate": {"field": "temperature"}}, "rate"),
     Row(
         "pattern",
         {

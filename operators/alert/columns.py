@@ -18,13 +18,14 @@ class ByKey(NamedTuple):
 
     @classmethod
     def of(cls, key: Array, rows: Ints) -> ByKey:
+        if len(rows) < 2:
+            return cls.of_sorted(rows, key[rows])
         rows = rows[np.argsort(key[rows], kind="stable")]
         return cls.of_sorted(rows, key[rows])
 
     @classmethod
     def of_sorted(cls, rows: Ints, key: Array) -> ByKey:
-        first = np.empty(len(key), np.bool_)
-        first[:1] = True
+        first = np.ones(len(key), np.bool_)
         np.not_equal(key[1:], key[:-1], out=first[1:])
         return cls(rows, key, first)
 
@@ -33,6 +34,8 @@ class ByKey(NamedTuple):
 
     def last(self) -> Bools:
         """The last of its key."""
+        if len(self.first) < 2:
+            return self.first
         last = np.empty(len(self.first), np.bool_)
         last[-1:] = True
         last[:-1] = self.first[1:]
@@ -40,6 +43,8 @@ class ByKey(NamedTuple):
 
     def before(self, values: Array, start: Array) -> Array:
         """The value before each; `start` of its key, where it is the first."""
+        if len(values) < 2:
+            return start
         result = np.empty_like(values)
         result[1:] = values[:-1]
         result[self.first] = start[self.first]
@@ -47,6 +52,8 @@ class ByKey(NamedTuple):
 
     def highest(self, values: Ints) -> Ints:
         """The highest so far of the key."""
+        if len(values) < 2:
+            return values
         falls = (values[1:] < values[:-1]) & ~self.first[1:]
         if not falls.any():
             return values

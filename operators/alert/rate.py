@@ -49,33 +49,32 @@ class Rate:
         values, present = frame.columns[self.field]
         there = np.ones(len(frame), np.bool_) if present is None else present
         if values.dtype == np.float64:
-            there = there & ~np.isnan(values)
+            there = there & (values == values)  # not NaN: that is no number to start from
         rows = ByKey.of(frame.key, np.flatnonzero(there))
-        known = self.state.data[rows.key]
-        time = frame.time[rows.rows]
-        rows, time = self._forward(rows, time, known)
-        value = values[rows.rows].astype(np.float64)
-        known = self.state.data[rows.key]
-        before = rows.before(time, known["time"])
+        rows, known = self._forward(rows, frame.time)
+        time, value = frame.time[rows.rows], values[rows.rows].astype(np.float64)
+        before, earlier = rows.before(value, known["value"]), rows.before(time, known["time"])
         with np.errstate(all="ignore"):
-            rate = (value - rows.before(value, known["value"])) / ((time - before) / 1e9) * self.per
+            rate = (value - before) / ((time - earlier) / 1e9) * self.per
         defined = np.isfinite(rate) & (known["known"] | ~rows.first)
         made, is_there = np.zeros(len(frame)), np.zeros(len(frame), np.bool_)
-        made[rows.rows[defined]] = rate[defined]
-        is_there[rows.rows[defined]] = True
+        made[rows.rows] = np.where(defined, rate, 0.0)
+        is_there[rows.rows] = defined
         last = rows.last()
         return Measured(Column(made, is_there), lambda: self._keep(rows.key[last], time[last], value[last]))
 
-    def _forward(self, rows: ByKey, time: Ints, known: Array) -> tuple[ByKey, Ints]:
-        """Only the readings that are later than all before them."""
-        earlier = rows.before(rows.highest(time), known["time"])
-        earlier = np.where(known["known"], np.maximum(earlier, known["time"]), earlier)
-        forward = (time > earlier) | (rows.first & ~known["known"])
-        if forward.all():
-            return rows, time
+    def _forward(self, rows: ByKey, time: Ints) -> tuple[ByKey, Array]:
+        """Only the readings that are later than all before them; and what was known of the key of each."""
+        known = self.state.data[rows.key]
+        time = time[rows.rows]
+        late = (time <= known["time"]) & known["known"]
+        late |= (time <= rows.before(rows.highest(time), known["time"])) & ~rows.first
+        if not late.any():
+            return rows, known
         # Those left are still in order: looked at anew, each follows the last one that counted.
-        return ByKey.of_sorted(rows.rows[forward], rows.key[forward]), time[forward]
+        return ByKey.of_sorted(rows.rows[~late], rows.key[~late]), known[~late]
 
     def _keep(self, key: Array, time: Ints, value: Array) -> None:
-        data = self.state.data
-        data["known"][key], data["time"][key], data["value"][key] = True, time, value
+        self.state.data["known"][key] = True
+        self.state.data["time"][key] = time
+        self.state.data["value"][key] = value
