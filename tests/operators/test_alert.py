@@ -298,6 +298,8 @@ def test_where_time_jumps_the_last_reminder_stands_for_all() -> None:
     """A year without readings is no flood."""
     assert rows(REPEAT, "a31@0 tick@1000005 tick@1000010", "time") == [(0,), (1000000,), (1000010,)]
     assert rows(REPEAT, "a31@0 a31@35", "time", disorder=100) == [(0,), (30,)]
+    table = REPEAT | {"keep": "25 s"}
+    assert rows(table, "a31@0 a1@1 tick@100", "time", "state")[1:] == [(20, "firing"), (25, "cleared")]
 
 
 # --- silent_for -----------------------------------------------------------------------------------------------------
@@ -392,6 +394,11 @@ def test_while_another_alert_fires_this_one_is_not_raised() -> None:
     assert rows(INHIBIT, stream, "key", sides=OTHER) == []
 
 
+def test_what_the_same_reading_lets_time_do_comes_after_it_begins_to_hold_back() -> None:
+    stream = [reading(0, 31), reading(20, 1, "b"), other(10, "firing"), other(12, "cleared")]
+    assert rows(INHIBIT | {"for": "10 s"}, stream, "time", "since", sides=OTHER) == [(12, 0)]
+
+
 def test_that_it_is_over_is_told_all_the_same() -> None:
     """Of what had fired before; there are no reminders meanwhile."""
     stream = [reading(0, 31), other(1, "firing"), reading(25, 31), other(26, "firing", "b"), reading(27, 1)]
@@ -424,6 +431,7 @@ def test_a_condition_on_how_fast_a_field_changes() -> None:
     }
     found = rows(table, "a0@0 b0@0 a3@60 a-@90 a13@120 a0@100 a20@180", "key", "time", "state", "value_rate", "message")
     assert found == [("a", 120, "firing", 10, "10 a minute")]
+    assert rows({"when": "value_rate > 1", "rate": {"field": "value"}}, "a10@10 a0@5 a11@11", "time") == []
     found = rows({"when": "rise > 1", "rate": {"field": "value", "name": "rise"}}, "a0@0 a3@1 a4@2", "time", "rise")
     assert found == [(1, 3), (2, 1)]
 
