@@ -40,8 +40,12 @@ POINTS = [[0, 4], [10, 14], [20, 14], [30, 0]]
 
 def test_each_point_is_met_and_lines_lead_from_one_to_the_next() -> None:
     assert corrected({"points": POINTS}, 0, 5, 10, 15, 20, 25, 30, None) == [4, 9, 14, 14, 14, 7, 0, None]
-    thirds = [[0.1, 0.3], [0.7, 1.1], [1.3, 1.7]]
-    assert corrected({"points": thirds}, *(x for x, _ in thirds)) == [y for _, y in thirds]
+    uneven = [
+        [0.0, 1.4],
+        [0.9, 0.5],
+        [1.5, 1.9],
+    ]  # reckoned from the second point alone the third would be 1.9000000000000001
+    assert corrected({"points": uneven}, *(x for x, _ in uneven)) == [y for _, y in uneven]
 
 
 def test_beyond_the_points_is_as_one_wishes() -> None:

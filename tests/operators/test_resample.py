@@ -87,6 +87,15 @@ def test_the_end_takes_every_reading_and_is_no_passing_of_time() -> None:
         assert points("a10@0 a11@10 a12@20 b1@5 end", method, disorder=50) == "a10@0 a11@10 a12@20"
 
 
+def test_a_file_that_grew_after_its_end_gives_no_point_twice() -> None:
+    """What is not newer than a reading that the end has taken is late, though the watermark has not passed it."""
+    stream = "a10@0 a11@10 end a99@10 a98@5 b1@10 a12@20 end"
+    for method in ("previous", "linear"):
+        assert points(stream, method, disorder=50) == "a10@0 a11@10 b1@10 a12@20"
+        late = run(Resample, {"every": "10 s", "method": method}, stream, disorder=50, output="late")
+        assert [row["value"] for row in late] == [99, 98]
+
+
 def test_points_lie_where_the_offset_says() -> None:
     assert points("a1@-8 a2@1 a3@5 tick@14", offset="3 s") == "a1@-7 a2@3 a3@13"
 
