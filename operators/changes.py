@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from msgspec import Meta
 
-from pipeline.component import Operator, OperatorContext, Settings, State
+from pipeline.component import Memory, Operator, OperatorContext, Settings, State
 from pipeline.frame import Array, Bools, Column, Field, Frame, Ints, differs
 from pipeline.problem import did_you_mean
 from pipeline.quantity import Duration
@@ -138,6 +138,9 @@ class Changes(Operator):
             following = np.minimum(following, beyond(time, None, time + (self.every - 1), longest))
         # No way leads from one key to the next: a key's last link goes to the first row of another, which passes anyhow.
         return linked(turns.first, following)
+
+    def memory(self) -> Memory:
+        return Memory(self.last.width)
 
     def snapshot(self) -> State:
         return self.last.snapshot(self.context.keys)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from msgspec import Meta, field
 
-from pipeline.component import Operator, OperatorContext, Settings, State
+from pipeline.component import Memory, Operator, OperatorContext, Settings, State
 from pipeline.expression import Expression
 from pipeline.frame import (
     NO_PROGRESS,
@@ -331,6 +331,12 @@ class Pattern(Operator):
         fires = self.fires[0][0] + 1 if self.fires else FAR
         due = min(self.first, fires)
         return None if due == FAR else due
+
+    def memory(self) -> Memory:
+        shown = 9 * len(self.shown)
+        waiting = (29 + shown) * self.max_waiting
+        beyond = f"readings that wait for the watermark, at most {waiting / 1e6:,.1f} MB"
+        return Memory((40 + shown) * self.max_open, beyond=beyond)
 
     def snapshot(self) -> State:
         rows = self.waiting

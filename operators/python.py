@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from pipeline.component import Operator, OperatorContext, Settings, State
+from pipeline.component import Memory, Operator, OperatorContext, Settings, State
 from pipeline.frame import (
     DTYPES,
     Array,
@@ -203,6 +203,9 @@ class Python(Operator):
         return time, key, seq, [_fitting(n, f, row.get(n)) for n, f in self.schema.fields.items()]
 
     # --- state ---
+
+    def memory(self) -> Memory:
+        return Memory(beyond="what the function keeps")
 
     def snapshot(self) -> State:
         if not hasattr(self.target, "snapshot"):

@@ -7,10 +7,10 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from msgspec import Meta
 
-from pipeline.component import Operator, OperatorContext, Settings, State
+from pipeline.component import Memory, Operator, OperatorContext, Settings, State
 from pipeline.frame import NO_PROGRESS, Array, Column, Field, Frame, Ints, concatenate, decode, empty, encode
 from pipeline.quantity import Duration
-from pipeline.turns import RowOfKey, by_key, by_text
+from pipeline.turns import RowOfKey, by_key, by_text, width_of
 from pipeline.waiting import FAR, Waiting
 
 USUAL_GAP = 10  # points that a gap may have unless it is set
@@ -183,6 +183,10 @@ class Resample(Operator):
     def _next(self, time: int) -> int:
         """The first point at or after a time."""
         return -((self.offset - time) // self.every) * self.every + self.offset
+
+    def memory(self) -> Memory:
+        row = 20 + width_of(self.context.fields)
+        return Memory(self.last.width, beyond=f"{row} B for each reading that waits for the watermark")
 
     def snapshot(self) -> State:
         return {

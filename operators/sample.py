@@ -7,10 +7,10 @@ from typing import Annotated, Literal, Protocol
 import numpy as np
 from msgspec import Meta
 
-from pipeline.component import Operator, OperatorContext, Settings, State
+from pipeline.component import Memory, Operator, OperatorContext, Settings, State
 from pipeline.frame import NO_PROGRESS, Array, Frame, Ints, KeyTable, concatenate, decode, empty, encode
 from pipeline.quantity import Duration
-from pipeline.turns import RowOfKey, after, beyond, by_key, by_text, from_news, linked
+from pipeline.turns import RowOfKey, after, beyond, by_key, by_text, from_news, linked, width_of
 
 
 class SampleSettings(Settings, frozen=True):
@@ -68,6 +68,9 @@ class Sample(Operator):
     def due(self) -> int | None:
         return self.way.due()
 
+    def memory(self) -> Memory:
+        return self.way.memory()
+
     def snapshot(self) -> State:
         return self.way.snapshot()
 
@@ -81,6 +84,7 @@ class _Way(Protocol):
     def __init__(self, settings: SampleSettings, context: OperatorContext) -> None: ...
     def push(self, frame: Frame) -> Frame: ...
     def due(self) -> int | None: ...
+    def memory(self) -> Memory: ...
     def snapshot(self) -> State: ...
     def restore(self, state: State) -> None: ...
 
@@ -109,6 +113,9 @@ class _Throttle:
 
     def due(self) -> int | None:
         return None
+
+    def memory(self) -> Memory:
+        return Memory(self.last.width)
 
     def snapshot(self) -> State:
         return self.last.snapshot(self.keys)
@@ -209,6 +216,9 @@ class _Debounce:
     def due(self) -> int | None:
         return self._first
 
+    def memory(self) -> Memory:
+        return Memory(self.waiting.width)
+
     def snapshot(self) -> State:
         return self.waiting.snapshot(self.keys)
 
@@ -227,6 +237,7 @@ class _Edge:
         self.offset = int(settings.offset)
         self.is_last = settings.method == "last"
         self.late = context.output("late", context.schema)
+        self.schema = context.schema
         self.nothing = empty(context.schema, NO_PROGRESS)
         self.pile: list[Frame] = []
         self._height = 0  # rows in the pile
@@ -287,6 +298,11 @@ class _Edge:
 
     def due(self) -> int | None:
         return self._first
+
+    def memory(self) -> Memory:
+        return Memory(
+            3 * (20 + width_of(self.schema.fields)), "key and open period"
+        )  # three times between two tidyings
 
     def snapshot(self) -> State:
         return {"rows": encode(self._kept())}

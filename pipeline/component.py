@@ -161,6 +161,14 @@ class OperatorContext(Context):
         return state
 
 
+class Memory(NamedTuple):
+    """What an operator may hold at most."""
+
+    per_key: int = 0  # bytes for each key; of a window for each group
+    per: str = "key"  # what that is for, if there may be several for a key: "key and open window"
+    beyond: str = ""  # what is held beside it and has no bound by the keys; "": nothing
+
+
 class Operator:
     """A node of the graph: Frames in, Frames out, state by `snapshot` and `restore`. A pure function of these.
 
@@ -190,6 +198,10 @@ class Operator:
     def due(self) -> int | None:
         """The lowest watermark at which rows would leave without a further reading; None: no such. ns"""
         return None
+
+    def memory(self) -> Memory:
+        """What it may hold at most, for `headwater check`."""
+        return Memory(sum(state.dtype.itemsize for state in self.context.states.values()))
 
     def snapshot(self) -> State:
         """The state, as copies."""

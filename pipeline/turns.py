@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.component import State
-from pipeline.frame import Array, Bools, Column, Field, Frame, Ints, KeyTable, Progress
+from pipeline.frame import DTYPES, Array, Bools, Column, Field, Frame, Ints, KeyTable, Progress
 from pipeline.parts import zeros
 
 
@@ -127,6 +127,11 @@ class RowOfKey:
         self.time = np.zeros(0, np.int64)
         self.columns = {name: Column(zeros(f.kind, 0), _mask(f)) for name, f in fields.items()}
 
+    @property
+    def width(self) -> int:
+        """Bytes for each key; text counts for a pointer."""
+        return 9 + width_of(self.fields)
+
     def grow(self, keys: int) -> None:
         """Room for this many keys."""
         if keys <= len(self.has):
@@ -169,6 +174,11 @@ class RowOfKey:
     def restore(self, state: State) -> None:
         self.has, self.time = state["has"].copy(), state["time"].copy()
         self.columns = {name: Column(*(a.copy() for a in arrays)) for name, arrays in state["fields"].items()}
+
+
+def width_of(fields: dict[str, Field]) -> int:
+    """Bytes of a row's values; text counts for a pointer."""
+    return sum(np.dtype(DTYPES[f.kind]).itemsize + f.optional for f in fields.values())
 
 
 def _mask(field: Field) -> Bools | None:

@@ -37,6 +37,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.limits",
             "pipeline.outside",
             "pipeline.compactor",
+            "pipeline.estimate",
             "pipeline.journal",
         ),
     ),

@@ -18,7 +18,7 @@ from operators.alert.rows import Rows
 from operators.alert.silence import Silence
 from operators.alert.timers import Timers
 from operators.alert.watch import FAR, Latch, Reading, Rules, Step, Watch
-from pipeline.component import Operator, OperatorContext, PerKey, Settings, State
+from pipeline.component import Memory, Operator, OperatorContext, PerKey, Settings, State
 from pipeline.frame import BEGUN, Array, Frame, Ints, Sided, concatenate
 from pipeline.quantity import Duration
 
@@ -353,6 +353,9 @@ class Alert(Operator):
     def due(self) -> int | None:
         due = min(self.timers.due(), self.rows.due(), self.silence.due() if self.silence else FAR)
         return None if due == FAR else due
+
+    def memory(self) -> Memory:
+        return super().memory()._replace(beyond="about 1 kB for each key that fires or waits")
 
     def snapshot(self) -> State:
         state = super().snapshot() | {"watches": [watch.pack() for watch in self.watches.values()]}

@@ -11,7 +11,7 @@ from operators.join.given import Given
 from operators.join.match import Match
 from operators.join.streams import FAR, AsOf
 from operators.join.table import Table, fields_of
-from pipeline.component import Operator, OperatorContext, Settings, State
+from pipeline.component import Memory, Operator, OperatorContext, Settings, State
 from pipeline.frame import Field, Frame, Schema, concatenate
 from pipeline.problem import did_you_mean
 from pipeline.quantity import Duration
@@ -157,6 +157,12 @@ class Join(Operator):
 
     def due(self) -> int | None:
         return None if self.asof is None else self.asof.due()
+
+    def memory(self) -> Memory:
+        if self.asof is None:
+            return Memory(8, beyond="the columns of the table")
+        taken = 9 * len(self.schema.fields)
+        return Memory(17 + taken, beyond=f"about {28 + taken} B for each reading that waits")
 
     def snapshot(self) -> State:
         part = self.asof or self.table

@@ -18,13 +18,16 @@ from operators.window.parts import Readings, Rows, Windows
 from operators.window.session import Sessions
 from operators.window.sliding import Sliding
 from pipeline.aggregate import Aggregates
-from pipeline.component import Operator, OperatorContext, Settings, State
+from pipeline.component import Memory, Operator, OperatorContext, Settings, State
 from pipeline.frame import NEVER, NO_PROGRESS, Column, Frame, Ints, Progress, Schema, concatenate, empty, in_order
 from pipeline.quantity import Duration
 from pipeline.zone import ZoneError, zone_info
 
 if TYPE_CHECKING:
     from operators.window.grid import Grid
+
+
+CELL_BYTES = 150  # of the table of open windows, beside the numbers that are aggregated
 
 
 class Every(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -209,6 +212,14 @@ class Window(Operator):
         if due is None or not self.every or self.watermark == NEVER:
             return due
         return min(due, (self.watermark // self.every + 1) * self.every)
+
+    def memory(self) -> Memory:
+        if isinstance(self.windows, Sliding):
+            each = 40 + 9 * len(self.aggregates.arguments)
+            return Memory(beyond=f"{each} B for each reading of the last `size` and `lateness`")
+        numbers = sum(np.dtype(dtype).itemsize for dtype, _ in self.aggregates.columns.values())
+        # A table has room for twice the cells that it holds, and there are two while it grows.
+        return Memory(2 * (CELL_BYTES + 2 * numbers), "group and open window", self.aggregates.beyond())
 
     def snapshot(self) -> State:
         return {**self.windows.snapshot(), "watermark": self.watermark}

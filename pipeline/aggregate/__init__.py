@@ -193,6 +193,13 @@ class Aggregates:
             self.columns |= accumulator.columns
         self.keeps = bool(self._stores)  # values are needed at a cell's end: there must be a Store
 
+    def beyond(self) -> str:
+        """What is kept of the readings themselves, in words; "": nothing."""
+        ways = {
+            "25 B for each reading" if how == "ordered" else "34 B for each different value" for how, *_ in self._stores
+        }
+        return f"{' and '.join(sorted(ways))} of an open window" if ways else ""
+
     # --- from text ---
 
     def _parse(self, setting: str, text: str, context: OperatorContext) -> _Made | None:

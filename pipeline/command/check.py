@@ -13,21 +13,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    from pipeline.estimate import estimate
     from pipeline.problem import ConfigError
     from pipeline.trial.tests import checked
 
     try:
-        _, graph, tests = checked(options.file)
+        config, graph, tests = checked(options.file)
     except ConfigError as error:
         if options.format != "json":
             raise
         print(json.dumps({"file": str(options.file), "problems": [p.as_dict() for p in error.problems]}))
         return 2
     if options.format == "json":
-        print(json.dumps({"file": str(options.file), "problems": []}))
+        print(json.dumps({"file": str(options.file), "problems": [], **estimate(config, graph).as_dict()}))
     else:
         counts = f"{len(graph.sources)} sources, {len(graph.edges)} operators, {len(graph.sinks)} sinks"
         if tests:
             counts += f", {len(tests)} tests"
         print(f"{options.file}: no problems ({counts})")
+        print("\n".join(estimate(config, graph).lines()))
     return 0
