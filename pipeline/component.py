@@ -524,6 +524,33 @@ class StreamInfo:
     unsure: int = 0  # rows that were dated by this device's clock when it was not to be trusted
 
 
+class Acknowledged(NamedTuple):
+    """Somebody has seen an alert."""
+
+    by: str
+    note: str
+    clock: int  # ns
+
+
+class Silence(NamedTuple):
+    """Rows of an alert are not delivered for a time."""
+
+    alert: str
+    key: str | None  # None: of each
+    until: int  # ns
+    by: str
+    note: str
+    clock: int  # when it was said, ns
+
+
+class AlertNotes(NamedTuple):
+    """What is known of rows of alerts beside what they say themselves."""
+
+    acknowledged: dict[str, Acknowledged]  # by the alert's id
+    delivery: list[dict[str, str]]  # of each row, by sink: waiting, sent, refused, silenced
+    silences: list[Silence]  # all that hold now
+
+
 class Services(Protocol):
     """What the engine can tell. The awaitable ones read the disk off the loop; all show only what is durable."""
 
@@ -531,10 +558,26 @@ class Services(Protocol):
         """The newest row of each key, by key."""
         ...
 
+    def alerts(self, stream: str) -> Frame:
+        """The newest row of each alert for each key, of a stream of alerts."""
+        ...
+
     def schema(self, stream: str) -> Schema: ...
     async def rows(self, query: RowsQuery) -> Frame: ...
     async def streams(self) -> list[StreamInfo]: ...
     async def delivery(self) -> list[dict[str, Any]]: ...
+    async def alert_notes(self, ids: Sequence[str], rows: Sequence[tuple[str, int, int]]) -> AlertNotes:
+        """Of alerts with these ids, and of rows of (alert, code of the key, time)."""
+        ...
+
+    async def acknowledge(self, id_: str, by: str, note: str) -> None:
+        """Durable when it returns; so is a silence."""
+        ...
+
+    async def silence(self, alert: str, key: str | None, length: int, by: str, note: str) -> None:
+        """From now for `length` ns; 0 ends one."""
+        ...
+
     async def dead(self, limit: int, node: str | None = None, before: int | None = None) -> list[dict[str, Any]]: ...
     async def replay_dead(self, ids: Sequence[int] | None, node: str | None = None) -> dict[str, Any]:
         """Dead letters once more, by number; None: all (of a node)."""

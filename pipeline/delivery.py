@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.component import Batch, Buffer, Outcome, Sink
 from pipeline.frame import KeyTable, Schema, instant_text
-from pipeline.journal import outbox
+from pipeline.journal import alerts, outbox
 
 if TYPE_CHECKING:
     from pipeline.clock import Clock
@@ -130,6 +130,10 @@ class Courier:
         def work(db: Any) -> int:
             if outcome.refused:
                 outbox.refuse(db, self.name, batch, self.delivery.schemas, keys, clock, outcome.reason)
+            fate = "sent" if outcome.delivered else "refused"
+            for stream, frame in batch.parts:
+                if (schema := self.delivery.schemas.get(stream)) and schema.role == "alerts":
+                    alerts.note(db, self.name, alerts.rows_of(stream, frame), fate)
             freed = outbox.finish(db, self.name, bounds, len(batch), delivered=outcome.delivered)
             if self.failing:
                 outbox.recover(db, self.name)

@@ -24,7 +24,7 @@ from pipeline.frame import BEGUN, NEVER, NO_PROGRESS, Frame, Progress, empty
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order
 from pipeline.intake import Arrived, Intake, Tick, number, numbers_of, payloads_of, refused_frame, runs
 from pipeline.journal import state
-from pipeline.latest import Latest
+from pipeline.latest import Latest, LatestAlerts
 from pipeline.letters import FAILED, NOTHING, Replay, failures, refusals
 from pipeline.limits import HistoryLimits, frame_bytes
 from pipeline.merge import FAR
@@ -70,6 +70,7 @@ class Engine:
             for name, source in graph.sources.items()
         }
         self.latest: dict[str, Latest] = {}
+        self.alerts: dict[str, LatestAlerts] = {}
         self.not_understood: list[str] = []  # nodes whose saved state is of another version
         self.replays: deque[Replay] = deque()  # dead letters that wait for a step
         self.published: list[Callable[[Writes], None]] = []  # called in the loop after each commit
@@ -95,7 +96,10 @@ class Engine:
 
     def keep_latest(self, stream: str) -> None:
         """Keep the newest row of each key of a stream; it is part of the checkpoint."""
-        self.latest.setdefault(stream, Latest(self.graph.streams[stream]))
+        schema = self.graph.streams[stream]
+        self.latest.setdefault(stream, Latest(schema))
+        if schema.role == "alerts":
+            self.alerts.setdefault(stream, LatestAlerts(schema))
 
     def keys_of(self, stream: str) -> int:
         """How many keys a stream has of which the latest row is kept."""
@@ -392,6 +396,8 @@ class Engine:
         for stream, frame in frames.items():
             if stream in self.latest:
                 self.latest[stream].update(frame)
+            if stream in self.alerts:
+                self.alerts[stream].update(frame)
 
     async def _idle_writer(self) -> None:
         while self.in_flight:
@@ -451,6 +457,11 @@ class Engine:
         for stream, latest in self.latest.items():
             if saved := states.get(f"{stream}.latest"):
                 latest.restore(saved)
+        for stream, alerts in self.alerts.items():
+            if (kept := states.get(f"{stream}.alerts")) is not None:
+                alerts.restore(kept)
+            else:  # the checkpoint is of a version that kept one row of each key
+                alerts.update(self.latest[stream].frame())
 
     def replay(self, step: int, entry: state.Entry, db: apsw.Connection) -> None:
         """Push a step of the journal again. What comes out was committed with it and is thrown away."""
@@ -505,4 +516,5 @@ class Engine:
             "sources": {n: [i.newest, i.watermark, i.quiet] for n, i in self.intakes.items()},
         }
         states |= {f"{stream}.latest": latest.snapshot() for stream, latest in self.latest.items()}
+        states |= {f"{stream}.alerts": alerts.snapshot() for stream, alerts in self.alerts.items()}
         return states

@@ -1,11 +1,12 @@
-"""The newest row of each key of a stream, as columns by key code."""
+"""The newest row of each key of a stream, as columns by key code; and of each alert, where a stream carries several."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from pipeline.alerts import alert_names
 from pipeline.component import State
-from pipeline.frame import DTYPES, NEVER, NO_PROGRESS, Column, Frame, Schema
+from pipeline.frame import DTYPES, NEVER, NO_PROGRESS, Column, Frame, Schema, concatenate, empty
 
 
 class Latest:
@@ -61,3 +62,33 @@ class Latest:
         if columns.keys() == self.values.keys():
             seq = np.zeros(len(state["time"]), np.int64)
             self.update(Frame(state["time"], state["key"], seq, columns, NO_PROGRESS))
+
+
+class LatestAlerts:
+    """The newest row of each alert for each key: alerts merged into one stream do not hide each other there.
+
+    Memory: that of a `Latest` for each alert.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.by_alert: dict[str, Latest] = {}
+
+    def update(self, frame: Frame) -> None:
+        """Take in rows that have become durable."""
+        names = np.array(alert_names(frame, ""), object)
+        for name in dict.fromkeys(names.tolist()):
+            self.by_alert.setdefault(name, Latest(self.schema)).update(frame.where(names == name))
+
+    def frame(self) -> Frame:
+        """A row for each alert and key seen."""
+        if not self.by_alert:
+            return empty(self.schema, NO_PROGRESS)
+        return concatenate([latest.frame() for latest in self.by_alert.values()])
+
+    def snapshot(self) -> State:
+        return {name: latest.snapshot() for name, latest in self.by_alert.items()}
+
+    def restore(self, state: State) -> None:
+        for name, saved in state.items():
+            self.by_alert.setdefault(name, Latest(self.schema)).restore(saved)

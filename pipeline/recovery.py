@@ -133,6 +133,7 @@ def _move(
         states.pop(node, None)
         states.pop(f"{node}.merge", None)
         states.pop(f"{node}.latest", None)
+        states.pop(f"{node}.alerts", None)
         what = "gone" if node not in new_prints else "new" if node not in prints else "changed: starts anew"
         plan.append(f"{node}: {what}")
     engine.restore(states)

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.component import RowsQuery, StreamInfo
+from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo
 from pipeline.frame import NO_PROGRESS, Frame, Schema, empty
-from pipeline.journal import dead, history
+from pipeline.journal import alerts, dead, history
 from pipeline.journal.commit import those_set_aside
 from pipeline.letters import AT_ONCE, shown, why_not
 
@@ -38,6 +38,10 @@ class EngineServices:
         kept = self.engine.latest.get(stream)
         return empty(self.schema(stream), NO_PROGRESS) if kept is None else kept.frame()
 
+    def alerts(self, stream: str) -> Frame:
+        kept = self.engine.alerts.get(stream)
+        return empty(self.schema(stream), NO_PROGRESS) if kept is None else kept.frame()
+
     async def rows(self, query: RowsQuery) -> Frame:
         schema = self.schema(query.stream)
         codes = None
@@ -58,6 +62,24 @@ class EngineServices:
 
     async def delivery(self) -> list[dict[str, Any]]:
         return [] if self.outbox is None else await self.outbox.status()
+
+    async def alert_notes(self, ids: Sequence[str], rows: Sequence[tuple[str, int, int]]) -> AlertNotes:
+        now = self.engine.clock.wall()
+
+        def look(db: Any) -> AlertNotes:
+            known = alerts.fates(db, [alerts.Row(*row) for row in rows])
+            return AlertNotes(alerts.acknowledged(db, ids), known, alerts.silences(db, now))
+
+        return await self.engine.store.read(look)
+
+    async def acknowledge(self, id_: str, by: str, note: str) -> None:
+        done = Acknowledged(by, note, self.engine.clock.wall())
+        await self.engine.store.write(lambda db: alerts.acknowledge(db, id_, done))
+
+    async def silence(self, alert: str, key: str | None, length: int, by: str, note: str) -> None:
+        now = self.engine.clock.wall()
+        new = Silence(alert, key, now + length, by, note, now)
+        await self.engine.store.write(lambda db: alerts.silence(db, new))
 
     async def dead(self, limit: int, node: str | None = None, before: int | None = None) -> list[dict[str, Any]]:
         letters = await self.engine.store.read(lambda db: dead.letters(db, limit, node, before))

@@ -11,7 +11,7 @@ import apsw
 from pipeline.component import Receipt
 from pipeline.frame import Frame
 from pipeline.inbox import REQUESTS_KEPT
-from pipeline.journal import dead, outbox, state
+from pipeline.journal import alerts, dead, outbox, state
 from pipeline.journal import history as frames
 from pipeline.journal.files import Files
 
@@ -67,7 +67,9 @@ class Writes:
             if self.journal.get(stream) is not frame:
                 self._put(db, stream, frame, journal=False, history=True)
         for sink, stream, frame, keep in self.outbox:
-            outbox.put(db, sink, stream, frame, keep=keep, clock=self.entry.clock)
+            heard = alerts.audible(db, sink, stream, frame, self.entry.clock) if keep else frame
+            if len(heard):
+                outbox.put(db, sink, stream, heard, keep=keep, clock=self.entry.clock)
         for source, position in self.positions.items():
             state.save_position(db, source, position)
         for source, request, receipt in self.requests:

@@ -27,6 +27,30 @@ CREATE INDEX chunks_by_time ON chunks (stream, last, first, rows, size, unsure);
 CREATE INDEX chunks_to_join ON chunks (stream, key, rows) WHERE rows < 1500;
 """
 
+# What people did about alerts, and what became of each row of one that a delivering sink was given. `key` is its name: a
+# silence may come before the first reading of its key. Times are the wall clock's, ns
+_ALERTS = """
+CREATE TABLE acknowledged (alert TEXT PRIMARY KEY, by TEXT NOT NULL, note TEXT NOT NULL, clock INTEGER NOT NULL);
+CREATE TABLE silences (
+    id INTEGER PRIMARY KEY,
+    alert TEXT NOT NULL,
+    key TEXT,                   -- NULL: each
+    until INTEGER NOT NULL,
+    by TEXT NOT NULL,
+    note TEXT NOT NULL,
+    clock INTEGER NOT NULL
+);
+CREATE TABLE fates (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    alert TEXT NOT NULL,
+    key INTEGER NOT NULL,
+    time INTEGER NOT NULL,      -- of the row, ns
+    sink TEXT NOT NULL,
+    fate TEXT NOT NULL,         -- waiting | sent | refused | silenced
+    UNIQUE (alert, key, time, sink)
+);
+"""
+
 # Whatever adds or drops a letter, what is held is known without a look at the others.
 _HELD = """
 CREATE TRIGGER dead_came AFTER INSERT ON dead
@@ -147,6 +171,7 @@ INSERT INTO dead_held VALUES (0, 0);
 """
     + _HELD
     + _CHUNKS
+    + _ALERTS
 )
 
 # What makes a database of the format before into one of format N + 1.
@@ -181,5 +206,5 @@ CREATE TABLE dead_held (letters INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO dead_held SELECT count(*), coalesce(sum(size), 0) FROM dead;
 """
     + _HELD,
-    2: _CHUNKS,
+    2: _CHUNKS + _ALERTS,
 }

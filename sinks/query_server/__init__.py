@@ -32,7 +32,15 @@ class QueryServer(Sink):
     /api/streams/NAME/rows      the history: `key` (repeated for several), `from` (inclusive), `to` (exclusive), `fields`
                                 (with commas), `limit` (1,000; at most 100,000), `order` (asc, desc), `format` (json, ndjson,
                                 csv). `next`, and the header Link, are the address of the rows after these
-    /api/alerts                 the state of each alert for each key (`state`: firing, cleared, all; `key`)
+    /api/alerts                 how each alert stands for each key (`state`: firing, cleared, all; `key`, `alert`), with its
+                                `id`, who has acknowledged it, whether it is silenced, and what became of the row at each
+                                delivering sink (`delivery`: waiting, sent, refused, silenced); and all silences that hold
+    /api/alerts/ID              the rows of one alert of one key, from when its condition began to hold until it was over; a
+                                level that came later has a `since`, and so an ID, of its own
+    POST /api/alerts/ID/acknowledge     {"by": "ann", "note": "on my way"}; the last one to say so counts
+    POST /api/alerts/silence    {"alert": "overheat", "key": "s1", "for": "1 h", "by": "ann"}, with a `note` if need be;
+                                without `key` for each. While it holds, rows of the alert go to no delivering sink; they are
+                                not sent later. They are recorded all the same. "0 s" ends it
     /api/dead                   what was refused, failed or rejected, and why, the newest first (`node`, `limit`, `before`:
                                 a letter's `id`). POST /api/dead/replay tries some once more, when the cause is mended:
                                 {"ids": [7, 8]}, {"node": "valid"} or {"all": true}; what is taken counts once, and is gone

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -18,6 +17,7 @@ from pipeline.problem import did_you_mean
 from pipeline.registry import codec_for
 from pipeline.web import HttpProblem, answer, encoded, latest_values, read_body
 from sinks.query_server import questions
+from sinks.query_server.alerts import Alerts
 from sinks.query_server.questions import LATEST, MOST, Page
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def mount(server: Server, services: Services, inputs: dict[str, Schema], keys: K
     for path, handler in routes.table().items():
         server.route("GET", path, handler)  # where a source has /data or /status, its answer is the one meant
     server.route("POST", "/api/dead/replay", routes.replay_dead)
+    Alerts(services, routes.inputs, keys, clock).mount(server)
 
 
 class Routes:
@@ -60,7 +61,6 @@ class Routes:
             "/api/streams": self.streams,
             "/api/streams/{name}/latest": self.latest,
             "/api/streams/{name}/rows": self.rows,
-            "/api/alerts": self.alerts,
             "/api/delivery": self.delivery,
             "/api/dead": self.dead,
             "/api/graph": self.graph,
@@ -119,27 +119,6 @@ class Routes:
     async def values(self, _: web.Request) -> web.StreamResponse:
         """The latest values of the first input, for clients that know nothing of streams."""
         return answer(latest_values(self.services, next(iter(self.inputs)), self.keys.names))
-
-    # --- alerts ---
-
-    async def alerts(self, request: web.Request) -> web.StreamResponse:
-        """The state of each alert for each key, the newest first."""
-        questions.only(request, ("state", "key"))
-        state = questions.choice(request, "state", ("firing", "cleared", "all"), "all")
-        keys = request.query.getall("key", None)
-        found: list[tuple[int, dict[str, Any]]] = []
-        for stream, schema in self.inputs.items():
-            if schema.role != "alerts":
-                continue
-            frame = self.services.latest(stream)
-            names = [self.keys.names[code] for code in frame.key.tolist()]
-            shown = rows(frame, schema, self.keys.names)
-            for at, key, row in zip(frame.time.tolist(), names, shown, strict=True):
-                if state in ("all", row["state"]) and (keys is None or key in keys):
-                    own = {"id": _id(stream, key, row), "stream": stream, "key": key}
-                    found.append((at, own | row | own))  # the key may be called "id"
-        found.sort(key=lambda alert: alert[0], reverse=True)
-        return answer({"alerts": [row for _, row in found]})
 
     # --- the pipeline itself ---
 
@@ -212,12 +191,6 @@ def _shown(info: StreamInfo) -> dict[str, Any]:
         "clock": "unsure" if info.unsure else "sure",
         "unsure": info.unsure,
     }
-
-
-def _id(stream: str, key: str, row: dict[str, Any]) -> str:
-    """The same for as long as this alert of this key goes on, on every device and after every restart."""
-    text = orjson.dumps([stream, key, row.get("since")])
-    return blake2b(text, digest_size=8).hexdigest()
 
 
 def _escaped(text: str) -> str:

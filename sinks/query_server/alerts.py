@@ -1,0 +1,236 @@
+"""The routes of alerts: how they stand, what was said of each, and what people do about them."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+from aiohttp import web
+
+from pipeline.alerts import alert_names
+from pipeline.component import AlertNotes, RowsQuery, Server, Services, Silence
+from pipeline.frame import Frame, KeyTable, Schema, instant_text, rows
+from pipeline.problem import did_you_mean
+from pipeline.quantity import duration
+from pipeline.web import HttpProblem, answer, read_body
+from sinks.query_server import questions
+
+if TYPE_CHECKING:
+    from pipeline.clock import Clock
+
+MOST_BYTES = 100_000  # of the body of a request
+LONGEST = 1_000  # characters of what somebody says
+LONGEST_SILENCE = 3_653 * 86_400 * 1_000_000_000  # ns; ten years
+ROWS = 1_000  # of one alert in an answer
+
+
+class Alert(NamedTuple):
+    """One alert of one key, from when its condition began to hold until it is over."""
+
+    name: str
+    key: str
+    since: int  # ns
+
+    @property
+    def id(self) -> str:
+        """The same on every device and after every restart."""
+        return urlsafe_b64encode(orjson.dumps([*self])).decode().rstrip("=")
+
+    @classmethod
+    def of(cls, id_: str) -> Alert | None:
+        try:
+            name, key, since = orjson.loads(urlsafe_b64decode(id_ + "=" * (-len(id_) % 4)))
+        except (ValueError, TypeError):
+            return None
+        found = cls(name, key, since)
+        fits = isinstance(name, str) and isinstance(key, str) and type(since) is int and abs(since) <= questions.LATEST
+        return found if fits and found.id == id_ else None
+
+
+class Standing(NamedTuple):
+    """A row of an alert, and where it was found."""
+
+    alert: Alert
+    stream: str
+    code: int  # of its key
+    time: int
+    row: dict[str, Any]
+
+
+class Alerts:
+    """A handler for each question; HttpProblem for one that cannot be answered."""
+
+    def __init__(self, services: Services, inputs: dict[str, Schema], keys: KeyTable, clock: Clock) -> None:
+        self.services = services
+        self.inputs = inputs
+        self.keys = keys
+        self.clock = clock
+
+    def mount(self, server: Server) -> None:
+        server.route("GET", "/api/alerts", self.all)
+        server.route("GET", "/api/alerts/{id}", self.one)
+        server.route("POST", "/api/alerts/{id}/acknowledge", self.acknowledge)
+        server.route("POST", "/api/alerts/silence", self.silence)
+
+    # --- questions ---
+
+    async def all(self, request: web.Request) -> web.StreamResponse:
+        """How each alert stands for each key, the newest first; and the silences that hold."""
+        questions.only(request, ("state", "key", "alert"))
+        state = questions.choice(request, "state", ("firing", "cleared", "all"), "all")
+        keys, names = request.query.getall("key", None), request.query.getall("alert", None)
+        found = [
+            one
+            for one in self._standing()
+            if state in ("all", one.row["state"])
+            and (keys is None or one.alert.key in keys)
+            and (names is None or one.alert.name in names)
+        ]
+        notes = await self._notes(found)
+        shown = [self._shown(one, notes, i) for i, one in enumerate(found)]
+        return answer({"alerts": shown, "silences": [_silence(one) for one in notes.silences]})
+
+    async def one(self, request: web.Request) -> web.StreamResponse:
+        """Its rows, the oldest first."""
+        questions.only(request, ())
+        found = await self._history(self._asked(request))
+        notes = await self._notes(found)
+        shown = [self._shown(one, notes, i) for i, one in enumerate(found)]
+        return answer({"alert": shown[-1], "rows": shown})
+
+    # --- what people do ---
+
+    async def acknowledge(self, request: web.Request) -> web.StreamResponse:
+        """{"by": "ann", "note": "on my way"}"""
+        questions.only(request, ())
+        alert = self._asked(request)
+        said = await _body(request, '{"by": "ann", "note": "on my way"}', ("by", "note"))
+        by, note = _text(said, "by"), _text(said, "note", "")
+        await self._history(alert)  # 404 where there is none
+        await self._ready().acknowledge(alert.id, by, note)
+        return await self.one(request)
+
+    async def silence(self, request: web.Request) -> web.StreamResponse:
+        """{"alert": "overheat", "key": "s1", "for": "1 h", "by": "ann"}"""
+        questions.only(request, ())
+        example = '{"alert": "overheat", "key": "s1", "for": "1 h", "by": "ann"}'
+        said = await _body(request, example, ("alert", "key", "for", "by", "note"))
+        name, key = _text(said, "alert"), _text(said, "key") if said.get("key") is not None else None
+        by, note, text = _text(said, "by"), _text(said, "note", ""), _text(said, "for")
+        try:
+            length = int(duration(text))
+        except ValueError as error:
+            raise HttpProblem(400, f"for: {error}", parameter="for") from None
+        if length > LONGEST_SILENCE:
+            raise HttpProblem(400, "for: at most 10 years", parameter="for")
+        if name not in (known := self._names()):
+            raise HttpProblem(404, f'there is no alert "{name[:100]}"{did_you_mean(name, known)}', parameter="alert")
+        await self._ready().silence(name, key, length, by, note)
+        silences = (await self.services.alert_notes((), ())).silences
+        return answer({"silences": [_silence(one) for one in silences]})
+
+    def _ready(self) -> Services:
+        if not self.services.health()["ready"]:
+            raise HttpProblem(503, "the pipeline is starting or stopping", {"Retry-After": "1"})
+        return self.services
+
+    # --- what there is ---
+
+    def _streams(self) -> dict[str, Schema]:
+        return {name: schema for name, schema in self.inputs.items() if schema.role == "alerts"}
+
+    def _names(self) -> set[str]:
+        """Of all alerts of the pipeline, recorded here or not."""
+        alerts = {node["name"] for node in self.services.graph() if node.get("type") == "alert"}
+        return alerts | {name for name, schema in self._streams().items() if "alert" not in schema.fields}
+
+    def _asked(self, request: web.Request) -> Alert:
+        found = Alert.of(request.match_info["id"])
+        if found is None:
+            raise _unknown()
+        return found
+
+    def _standing(self) -> list[Standing]:
+        """How each alert stands for each key, the newest first. One that several streams carry is told once."""
+        newest: dict[Alert, Standing] = {}
+        for stream, schema in self._streams().items():
+            for one in self._read(stream, schema, self.services.alerts(stream)):
+                if one.alert not in newest or newest[one.alert].time < one.time:
+                    newest[one.alert] = one
+        return sorted(newest.values(), key=lambda one: one.time, reverse=True)
+
+    async def _history(self, alert: Alert) -> list[Standing]:
+        """The rows of one alert, from the first stream that knows it: those recorded, or at least the last one.
+        HttpProblem if there are none."""
+        for stream, schema in self._streams().items():
+            keys = [alert.key] if schema.key else None
+            frame = await self.services.rows(RowsQuery(stream, keys, alert.since, limit=questions.MOST))
+            if found := [one for one in self._read(stream, schema, frame) if one.alert == alert]:
+                return found[:ROWS]
+        if kept := [one for one in self._standing() if one.alert == alert]:
+            return kept
+        raise _unknown()
+
+    def _read(self, stream: str, schema: Schema, frame: Frame) -> list[Standing]:
+        shown = rows(frame, schema, self.keys.names)
+        since = frame.columns["since"].values if "since" in frame.columns else frame.time
+        columns = (alert_names(frame, stream), frame.key.tolist(), since.tolist(), frame.time.tolist(), shown)
+        return [
+            Standing(Alert(name, self.keys.names[code], begun), stream, code, time, row)
+            for name, code, begun, time, row in zip(*columns, strict=True)
+        ]
+
+    # --- how it is shown ---
+
+    async def _notes(self, found: list[Standing]) -> AlertNotes:
+        asked = [(one.alert.name, one.code, one.time) for one in found]
+        return await self.services.alert_notes([one.alert.id for one in found], asked)
+
+    def _shown(self, one: Standing, notes: AlertNotes, number: int) -> dict[str, Any]:
+        alert = one.alert
+        done = notes.acknowledged.get(alert.id)
+        silence = next((s for s in notes.silences if s.alert == alert.name and s.key in (None, alert.key)), None)
+        own = {"id": alert.id, "stream": one.stream, "key": alert.key, "alert": alert.name}
+        about = {
+            "acknowledged": done and {"by": done.by, "note": done.note, "time": instant_text(done.clock)},
+            "silenced": silence and _silence(silence),
+            "delivery": notes.delivery[number],
+        }
+        return own | one.row | own | about  # the key may be called "id"
+
+
+def _silence(one: Silence) -> dict[str, Any]:
+    shown = {"alert": one.alert, "key": one.key, "until": instant_text(one.until), "by": one.by, "note": one.note}
+    return shown | {"time": instant_text(one.clock)}
+
+
+def _unknown() -> HttpProblem:
+    return HttpProblem(404, "there is no such alert (any more): /api/alerts gives the id of each")
+
+
+async def _body(request: web.Request, example: str, known: tuple[str, ...]) -> dict[str, Any]:
+    """What somebody says, as JSON."""
+    try:
+        said = orjson.loads(await read_body(request, MOST_BYTES))
+    except orjson.JSONDecodeError as error:
+        raise HttpProblem(400, f"the body is not JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise HttpProblem(400, f"the body is an object such as {example}")
+    for name in said:
+        if name not in known:
+            raise HttpProblem(
+                400, f'"{name[:100]}" means nothing here{did_you_mean(name, known)}', parameter=name[:100]
+            )
+    return said
+
+
+def _text(said: dict[str, Any], name: str, absent: str | None = None) -> str:
+    value = said.get(name)
+    if value is None and absent is not None:
+        return absent
+    if value is None:
+        raise HttpProblem(400, f"{name}: missing", parameter=name)
+    if not isinstance(value, str) or len(value) > LONGEST or not (value.strip() or absent is not None):
+        raise HttpProblem(400, f"{name}: text of at most {LONGEST:,} characters", parameter=name)
+    return value
