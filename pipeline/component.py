@@ -500,6 +500,10 @@ class Server(Protocol):
         """Mount a handler; False: another one has that method and path already."""
         ...
 
+    def on_close(self, end: Callable[[], None]) -> None:
+        """Call `end` when the server closes: answers that have no end of their own come to it."""
+        ...
+
 
 @dataclass(slots=True)
 class RowsQuery:
@@ -564,6 +568,19 @@ class Services(Protocol):
 
     def schema(self, stream: str) -> Schema: ...
     async def rows(self, query: RowsQuery) -> Frame: ...
+
+    def listen(self, heard: Callable[[Mapping[str, Frame], int], None]) -> int:
+        """From now on call `heard` in the loop after each commit: the recorded rows by stream, and the arrival number below
+        which all is durable now. The answer is that number as it is before the first such call."""
+        ...
+
+    async def since(
+        self, stream: str, first: int, end: int, keys: Sequence[str] | None, limit: int
+    ) -> tuple[Frame, int]:
+        """The recorded rows with arrival numbers from `first` to before `end`, in order of arrival. Second: about how many
+        more there are, the oldest ones, that were left out because of `limit`."""
+        ...
+
     async def streams(self) -> list[StreamInfo]: ...
     async def delivery(self) -> list[dict[str, Any]]: ...
     async def alert_notes(self, ids: Sequence[str], rows: Sequence[tuple[str, int, int]]) -> AlertNotes:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,8 @@ class Engine:
         self.alerts: dict[str, LatestAlerts] = {}
         self.not_understood: list[str] = []  # nodes whose saved state is of another version
         self.replays: deque[Replay] = deque()  # dead letters that wait for a step
-        self.published: list[Callable[[Writes], None]] = []  # called in the loop after each commit
+        # Called in the loop after each commit, with the arrival number below which everything is durable.
+        self.published: list[Callable[[Writes, int], None]] = []
         self.blocked: Callable[[], bool] = lambda: False  # a sink that blocks has a full outbox
         self.stopping = False
         self.failed: BaseException | None = None
@@ -344,6 +345,7 @@ class Engine:
         writes.injected = {**replay.injected, **brought}
         self.bytes_since += sum(map(frame_bytes, brought.values()))
         reached = self.graph.push(frames, writes.injected)
+        self._number_behind(reached)
         replay.deliver(self.graph, writes)
         for sink, stream, frame in reached:
             try:
@@ -358,6 +360,11 @@ class Engine:
         writes.letters += replay.new
         writes.replayed, writes.refused_again = replay.taken(), replay.failed
 
+    def _number_behind(self, reached: Iterable[tuple[str, str, Frame]]) -> None:
+        """Rows that a tick made bear the next number, and it is theirs: what comes to the sinks in a later step has a higher
+        one. So a single number tells how far a listener is (`since` in journal/history.py)."""
+        self.next_seq = max([self.next_seq, *(int(frame.seq[-1]) + 1 for _, _, frame in reached if len(frame))])
+
     # --- the commit, and after it ---
 
     def _commit(self, writes: Writes, arrived: dict[str, Arrived], frames: dict[str, Frame], replay: Replay) -> None:
@@ -369,6 +376,7 @@ class Engine:
         self.in_flight += 1
         self.steps_since += 1
         self.limits.record(writes.history.values())
+        end = self.next_seq
         self.committed_at = self.clock.monotonic()
 
         def done(_: Any, error: BaseException | None) -> None:
@@ -378,7 +386,7 @@ class Engine:
             else:
                 self._show({**frames, **writes.history})
                 for publish in self.published:
-                    publish(writes)
+                    publish(writes, end)
             replay.finish(error)
             for name, waiting, receipt in receipts:
                 self._acknowledge(name, waiting.payload, receipt if error is None else Receipt(0, [], FAILED))
@@ -473,9 +481,10 @@ class Engine:
             frames[name] = frame = self._again(intake, part, tick, db)
             frames[f"{name}.invalid"] = self._refused_again(intake, part, frame.progress, db)
         injected = {node: unpack_frame(state.frame_bytes(db, id_), NO_PROGRESS) for node, id_ in entry.injected}
-        came = frames | {stream: frame for _, stream, frame in self.graph.push(frames, injected)}
-        self._show(came)
+        reached = self.graph.push(frames, injected)
+        self._show(frames | {stream: frame for _, stream, frame in reached})
         self.number, self.next_seq = step, entry.first_seq
+        self._number_behind(reached)
         # A pipeline that is killed again and again must come to its next checkpoint all the same.
         self.steps_since += 1
         self.bytes_since += sum(map(frame_bytes, frames.values()))

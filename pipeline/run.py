@@ -109,7 +109,7 @@ class Pipeline:
         tasks.append(asyncio.create_task(self._compact(engine), name="compactor"))
         if delivery is not None:
             await delivery.start()
-            engine.published.append(lambda writes: delivery.wake() if writes.outbox else None)
+            engine.published.append(lambda writes, _: delivery.wake() if writes.outbox else None)
             engine.blocked = delivery.blocked
         services.ready = True
         self.on_start(self)

@@ -95,6 +95,7 @@ class HttpServer:
         self._token = settings.token.reveal().encode() if settings.token else None
         self._local = self._token is None and not settings.insecure and _is_loopback(self.host)
         self._hosts: set[str] = set()
+        self._on_close: list[Callable[[], None]] = []
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -107,6 +108,10 @@ class HttpServer:
             return False
         self._routes[method, path] = handler
         return True
+
+    def on_close(self, end: Callable[[], None]) -> None:
+        """Call `end` when the server closes: answers that have no end of their own come to it."""
+        self._on_close.append(end)
 
     @property
     def url(self) -> str:
@@ -160,6 +165,8 @@ class HttpServer:
             self._listener.close()
         if self._watching is not None:
             self._watching.cancel()
+        for end in self._on_close:
+            end()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -217,7 +224,9 @@ class HttpServer:
                 raise HttpProblem(403, "this server answers to localhost and to addresses, not to other names")
             if len(self._hosts) < _HOSTS:
                 self._hosts.add(host)
-        if request.method not in _SAFE_METHODS and _from_elsewhere(headers, host):
+        # A browser lets any page open a WebSocket to anywhere, and read it.
+        changes = request.method not in _SAFE_METHODS or hdrs.UPGRADE in headers
+        if changes and _from_elsewhere(headers, host):
             raise HttpProblem(403, "a page of another site may not send here")
 
 

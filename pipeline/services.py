@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo
@@ -43,11 +43,23 @@ class EngineServices:
         return empty(self.schema(stream), NO_PROGRESS) if kept is None else kept.frame()
 
     async def rows(self, query: RowsQuery) -> Frame:
-        schema = self.schema(query.stream)
-        codes = None
-        if query.keys is not None:
-            codes = [code for key in query.keys if (code := self.engine.graph.keys.get(key)) is not None]
+        schema, codes = self.schema(query.stream), self._codes(query.keys)
         return await self.engine.store.read(lambda db: history.rows(db, query, schema, codes))
+
+    def listen(self, heard: Callable[[Mapping[str, Frame], int], None]) -> int:
+        self.engine.published.append(lambda writes, end: heard(writes.history, end))
+        return self.engine.next_seq
+
+    async def since(
+        self, stream: str, first: int, end: int, keys: Sequence[str] | None, limit: int
+    ) -> tuple[Frame, int]:
+        schema, codes = self.schema(stream), self._codes(keys)
+        return await self.engine.store.read(lambda db: history.since(db, stream, schema, first, end, codes, limit))
+
+    def _codes(self, keys: Sequence[str] | None) -> list[int] | None:
+        if keys is None:
+            return None
+        return [code for key in keys if (code := self.engine.graph.keys.get(key)) is not None]
 
     async def streams(self) -> list[StreamInfo]:
         """Every recorded stream."""

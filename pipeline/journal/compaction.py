@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from pipeline.frame import Frame, concatenate
-from pipeline.journal.history import drop_frames, put
+from pipeline.journal.history import chunk_id, drop_frames, put
 from pipeline.packing import pack_frame, unpack_frame
 
 MANY_FRAMES = 256  # of the tail, each of which a question may have to open
@@ -51,11 +51,21 @@ class Piece:
     sorted: list[Frame] = field(default_factory=list)  # of one key each
 
     def packed(self) -> Iterator[tuple[Any, ...]]:
-        """The rows of `chunks` to be written, each about 0.3 ms of work."""
+        """The rows of `chunks` to be written, each about 0.3 ms of work; before each the last arrival number in it."""
         for frame in self.sorted:
             first, last = int(frame.time[0]), int(frame.time[-1])
             data, summary = pack_frame(frame), _pack(summary_of(frame))
-            yield (self.stream, int(frame.key[0]), len(frame), first, last, data, summary, self.unsure)
+            yield (
+                int(frame.seq.max()),
+                self.stream,
+                int(frame.key[0]),
+                len(frame),
+                first,
+                last,
+                data,
+                summary,
+                self.unsure,
+            )
 
 
 def find(db: apsw.Connection, stream: str, keys: int) -> Piece | None:
@@ -173,9 +183,20 @@ def replace(db: apsw.Connection, piece: Piece, chunks: list[tuple[Any, ...]]) ->
             return False
     if piece.gathered is not None:
         put(db, 0, piece.stream, piece.gathered, journal=False, history=True, unsure=piece.unsure)
-    columns = "stream, key, rows, first, last, data, summary, unsure"
-    db.executemany(f"INSERT INTO chunks ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", chunks)
+    columns = "id, stream, key, rows, first, last, data, summary, unsure"
+    for seq, *values in chunks:
+        db.execute(f"INSERT INTO chunks ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (_free_id(db, seq), *values))
     for id_ in piece.frames:
         drop_frames(db, "id = ?", (id_,))
     db.executemany("DELETE FROM chunks WHERE id = ?", [(id_,) for id_ in piece.chunks])
     return True
+
+
+def _free_id(db: apsw.Connection, seq: int) -> int:
+    """For a chunk whose last row to arrive has this number. What is behind a moment is so found by id (`history.since`)."""
+    while True:
+        low, high = chunk_id(seq), chunk_id(seq + 1)
+        ((taken,),) = db.execute("SELECT max(id) FROM chunks WHERE id >= ? AND id < ?", (low, high))
+        if taken is None or taken + 1 < high:
+            return low if taken is None else int(taken) + 1
+        seq += 1  # more chunks end with this number than it has ids: a higher one is opened in vain, no more

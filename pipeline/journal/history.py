@@ -9,6 +9,7 @@ A question reads of both what may hold rows of its span.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import apsw
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.packing import pack_frame, unpack_frame
 
 FRAME_BYTES = 150  # what a Frame costs in the database beside its data: its row, and its entries in the indexes
 CHUNK_BYTES = 200  # what a chunk does
+_CHUNKS_A_NUMBER = 16  # bits: a tick may close the windows of so many keys at once, and their rows share a number
 _MANY_KEYS = 500  # SQLite takes so many values in one question; beyond, the chunks of all keys are looked at
 
 
@@ -102,6 +104,42 @@ def _cut(frame: Frame, query: RowsQuery, codes: list[int] | None) -> Frame:
     if codes is not None:
         keep &= np.isin(frame.key, codes)
     return frame.where(keep)
+
+
+def since(
+    db: apsw.Connection, stream: str, schema: Schema, first: int, end: int, codes: list[int] | None, limit: int
+) -> tuple[Frame, int]:
+    """The rows that arrived from number `first` to before `end`, in order of arrival, at most about `limit`; and how many
+    older ones of them were left out. Rows that a later step recorded have higher numbers than those of a step before."""
+    tail = "SELECT step, rows, data FROM frames WHERE stream = ? AND history ORDER BY id DESC"
+    chunks = "SELECT 0, rows, data FROM chunks WHERE stream = ? AND id >= ? ORDER BY id DESC"
+    found: list[Frame] = []
+    count = left_out = 0
+    reached = False  # `first`, in the tail: what steps before have written need not be opened
+    for step, size, data in chain(db.execute(tail, (stream,)), db.execute(chunks, (stream, chunk_id(first)))):
+        if step and reached:
+            continue
+        if count >= limit:
+            left_out += size
+            continue
+        frame = unpack_frame(data)
+        keep = (frame.seq >= first) & (frame.seq < end)
+        reached = reached or (step > 0 and not keep.any() and int(frame.seq[-1]) < first)
+        if codes is not None:
+            keep &= np.isin(frame.key, codes)
+        if keep.any() and frame.columns.keys() == schema.fields.keys():  # else the pipeline file was changed since
+            found.append(frame.where(keep))
+            count += len(found[-1])
+    if not found:
+        return empty(schema, NO_PROGRESS), left_out
+    frame = concatenate(found)
+    frame = frame.take(np.lexsort((frame.time, frame.seq))[-limit:])
+    return frame, left_out + count - len(frame)
+
+
+def chunk_id(seq: int) -> int:
+    """The lowest id of a chunk whose last row to arrive has this number: so those that hold later rows have higher ids."""
+    return seq << _CHUNKS_A_NUMBER
 
 
 def info(db: apsw.Connection, stream: str, schema: Schema) -> StreamInfo:

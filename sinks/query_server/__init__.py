@@ -32,6 +32,11 @@ class QueryServer(Sink):
     /api/streams/NAME/rows      the history: `key` (repeated for several), `from` (inclusive), `to` (exclusive), `fields`
                                 (with commas), `limit` (1,000; at most 100,000), `order` (asc, desc), `format` (json, ndjson,
                                 csv). `next`, and the header Link, are the address of the rows after these
+    /api/live                   rows as they become durable, as Server-Sent Events: `streams` (with commas; else all), `key`,
+                                `where` (an expression). With the header Last-Event-ID (or `last_event_id`) those since then
+                                come first, about 20,000 of a stream at most, also after a restart. A listener that is too
+                                slow gets the event `missed` with the number of rows, and what comes after
+    /api/socket                 the same over a WebSocket
     /api/alerts                 how each alert stands for each key (`state`: firing, cleared, all; `key`, `alert`), with its
                                 `id`, who has acknowledged it, whether it is silenced, and what became of the row at each
                                 delivering sink (`delivery`: waiting, sent, refused, silenced); and all silences that hold

@@ -18,6 +18,7 @@ from pipeline.registry import codec_for
 from pipeline.web import HttpProblem, answer, encoded, latest_values, read_body
 from sinks.query_server import questions
 from sinks.query_server.alerts import Alerts
+from sinks.query_server.live import Live
 from sinks.query_server.questions import LATEST, MOST, Page
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def mount(server: Server, services: Services, inputs: dict[str, Schema], keys: K
         server.route("GET", path, handler)  # where a source has /data or /status, its answer is the one meant
     server.route("POST", "/api/dead/replay", routes.replay_dead)
     Alerts(services, routes.inputs, keys, clock).mount(server)
+    Live(services, routes.inputs, keys).mount(server)
 
 
 class Routes:

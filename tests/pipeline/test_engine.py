@@ -34,6 +34,7 @@ from pipeline.journal import dead, state
 from pipeline.journal.commit import StateInUse, Store
 from pipeline.nodes import Node
 from pipeline.recovery import recover
+from pipeline.writes import Writes
 
 READINGS = Schema("id", {"value": Field("float")})
 Rows = list[tuple[str, int, float]]  # key, seconds, value
@@ -411,6 +412,28 @@ async def test_rows_of_several_sources_in_order_of_arrival(rig: Make) -> None:
         assert r.offer([("a", i, float(i)), ("b", i, i + 0.5)], ("in", "other")[i % 2])
     await r.step()
     assert seen == [i / 2 for i in range(12)]
+
+
+async def test_rows_of_a_later_step_have_higher_numbers(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that a tick made, and after a crash: so one number tells how far somebody is who listens."""
+
+    def at_the_tick(self: Total, frame: Frame) -> Frame:
+        seq = np.array([frame.progress.next_seq])
+        return Frame(np.ones(1, np.int64), np.ones(1, np.int32), seq, {"value": column("float", [1.0])}, frame.progress)
+
+    monkeypatch.setattr(Total, "on_frame", at_the_tick)
+    reached = 0
+    for _ in range(3):
+        r = rig()
+        assert r.engine.next_seq == reached
+        heard: list[tuple[Writes, int]] = []
+        r.engine.published.append(lambda *told, heard=heard: heard.append(told))
+        for rows in ([("a", 1, 1.0)], None, [("a", 2, 1.0), ("b", 2, 1.0)], None, None):
+            await r.step(rows)
+        for writes, end in heard:
+            assert all(reached <= number < end for number in writes.history["total"].seq)
+            reached = end
+        r.crash()
 
 
 async def test_a_changed_file_keeps_the_state_of_what_is_the_same(rig: Make) -> None:

@@ -170,7 +170,7 @@ class Simulation:
         marks = {name: intake.watermark for name, intake in engine.intakes.items()}
         last = [engine.number]
 
-        def look(writes: Any) -> None:
+        def look(writes: Any, end: int) -> None:
             """After each commit."""
             if writes.step != last[0] + 1:
                 self.fail(f"step {writes.step} was committed after step {last[0]}")

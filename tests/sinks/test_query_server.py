@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -96,6 +96,9 @@ class Told:
         found = [f for f in found if query.end is None or f[0] < query.end]
         found.sort(key=lambda f: f[:2], reverse=query.descending)
         return made(SCHEMAS[query.stream], [row for *_, row in found[: query.limit]], self.keys)
+
+    def listen(self, heard: Callable[[Mapping[str, Frame], int], None]) -> int:
+        return 0
 
     async def streams(self) -> list[StreamInfo]:
         told = [StreamInfo(n, SCHEMAS[n], len(r), T0, T0 + 20 * SECOND, ["a", "b"]) for n, r in self.held.items()]
@@ -487,7 +490,7 @@ async def test_metrics_in_the_format_of_prometheus() -> None:
 
 async def test_what_is_not_there_yet_is_not_there() -> None:
     async with answering() as (_, http):
-        for path in ("/api/live", "/api/query", "/api/alerts/1/why", "/openapi.json", "/"):
+        for path in ("/api/query", "/api/alerts/1/why", "/openapi.json", "/"):
             await wrong(http, path, 404)
         async with http.post("/api/streams") as response:
             assert response.status == 405

@@ -181,3 +181,52 @@ def test_a_summary_says_what_a_look_at_the_rows_would() -> None:
         np.arange(5), np.zeros(5, np.int32), np.arange(5), {"v": values, "t": Column(np.full(5, True))}, NO_PROGRESS
     )
     assert compaction.summary_of(frame) == {"v": [3, 11.0, -1.0, 1, 9.0, 2, 3.0, 9.0]}
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), min_size=1, max_size=6), max_size=8),
+    st.lists(st.integers(0, 9), max_size=3),
+    st.integers(0, 50),
+    st.integers(0, 50),
+    st.none() | st.lists(st.integers(0, 3)),
+)
+def test_what_came_after_an_arrival(
+    frames: Rows, compacted_after: list[int], first: int, end: int, codes: list[int] | None
+) -> None:
+    """In order of arrival, wherever the rows lie by now, and chunks that hold nothing of it are not opened."""
+    db, expected, seq = database([]), [], 0
+    for step, rows in enumerate(frames, 1):
+        numbers = np.arange(seq, seq + len(rows))
+        seq += len(rows)
+        time, key = np.array([t for t, _ in rows]), np.array([k for _, k in rows], np.int32)
+        frame = Frame(time, key, numbers, {"value": Column(numbers.astype(float))}, NO_PROGRESS)
+        history.put(db, step, "s", frame, journal=False, history=True)
+        expected += [n for n, (_, k) in zip(numbers.tolist(), rows, strict=True) if codes is None or k in codes]
+        if step in compacted_after:
+            compact(db)
+    expected = [n for n in expected if first <= n < end]
+    found, left_out = history.since(db, "s", SCHEMA, first, end, codes, 1_000)
+    assert found.seq.tolist() == expected
+    assert left_out == 0
+    for id_, data in db.execute("SELECT id, data FROM chunks"):
+        assert (id_ >= history.chunk_id(first)) == (unpack_frame(data).seq.max() >= first)
+    newest, left_out = history.since(db, "s", SCHEMA, first, end, codes, 3)
+    if len(expected) > 3:
+        assert len(newest) == 3
+        assert left_out >= len(expected) - 3  # what is not opened is not counted row by row
+
+
+def test_more_chunks_with_one_last_arrival_than_it_has_ids() -> None:
+    """The windows of all keys close with one tick, and share its number."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "_CHUNKS_A_NUMBER", 2)
+        db = database([])
+        for step in range(2):
+            codes = np.arange(11, dtype=np.int32)
+            frame = Frame(
+                np.full(11, step), codes, np.full(11, step), {"value": Column(codes.astype(float))}, NO_PROGRESS
+            )
+            history.put(db, step, "s", frame, journal=False, history=True)
+            compact(db)
+        assert len(history.since(db, "s", SCHEMA, 0, 9, None, 100)[0]) == 22
+        assert len(history.since(db, "s", SCHEMA, 1, 9, None, 100)[0]) == 11
