@@ -148,10 +148,13 @@ class Pipeline:
         needing = self.graph.served()
         if not needing:
             return
+        from pipeline import openapi
+
         self.server = self.open_server()
         for part in needing:
             part.context.server = self.server
             part.mount(self.server)
+        openapi.mount(self.server, self.config.pipeline.name)
         await self.server.start()
 
     async def _watch_files(self, engine: Engine) -> None:

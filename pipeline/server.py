@@ -114,6 +114,15 @@ class HttpServer:
         self._on_close.append(end)
 
     @property
+    def routes(self) -> Mapping[tuple[str, str], Handler]:
+        return self._routes
+
+    @property
+    def guarded(self) -> bool:
+        """Is a token needed?"""
+        return self._token is not None
+
+    @property
     def url(self) -> str:
         scheme = "https" if self.settings.tls else "http"
         host = f"[{self.host}]" if ":" in self.host else self.host or "0.0.0.0"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 from msgspec import Meta
 
+from pipeline.api import Operation, Parameter, Taken, described
 from pipeline.component import Codec, Inbox, Payload, ReadingSettings, Receipt, Server, SourceContext
 from pipeline.quantity import Size
 from pipeline.reading import CodecSource
@@ -25,6 +26,7 @@ RETRY_AFTER_S = "1"
 _TAKEN = orjson.dumps({"status": "success", "message": "Data received!"})
 _TAKEN_FROM_QUERY = orjson.dumps({"status": "success"})
 _TRUTH = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
+_JSON_TYPES = {"float": "number", "int": "integer", "bool": "boolean"} | dict.fromkeys(("string", "time"), "string")
 _STOPPED = Receipt(0, [], "the pipeline is stopping")
 # Where the query server answers; a source there would take its place.
 _OTHERS = {"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json"}
@@ -92,6 +94,16 @@ class Http(CodecSource):
 
     # --- taking ---
 
+    @described(
+        Operation(
+            "Send readings; answered once they are durable",
+            Taken,
+            lambda source: source.parameters(),
+            body=lambda source: source.body_schema(),
+            taken=("application/json", "application/x-ndjson", "text/csv"),
+            statuses=(200, 201),
+        )
+    )
     async def _post(self, request: web.Request) -> web.StreamResponse:
         headers = request.headers
         body = await read_body(request, self.max_body)
@@ -168,6 +180,24 @@ class Http(CodecSource):
 
     # --- telling ---
 
+    def body_schema(self) -> dict[str, Any]:
+        """One reading or several, as JSON Schema."""
+        names = {self.settings.key: {"type": ["string", "integer"]}, self.settings.time: {"type": ["string", "number"]}}
+        fields = self.schema.fields
+        one = {
+            "type": "object",
+            "properties": {name: told for name, told in names.items() if name}
+            | {name: {"type": [_JSON_TYPES[f.kind], *(["null"] if f.optional else [])]} for name, f in fields.items()},
+            "required": [*filter(None, names), *(name for name, f in fields.items() if not f.optional)],
+        }
+        return {"anyOf": [one, {"type": "array", "items": one}]}
+
+    def parameters(self) -> list[Parameter]:
+        """A reading without a body."""
+        names = [*filter(None, (self.settings.key, self.settings.time)), *self.schema.fields]
+        return [Parameter(name, "Of a reading that has no body.") for name in names]
+
+    @described(Operation("The latest value of every key", dict[str, Any]))
     async def _get(self, _: web.Request) -> web.StreamResponse:
         assert self.context.services is not None
         return answer(latest_values(self.context.services, self.context.name, self.context.keys.names))

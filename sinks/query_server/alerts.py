@@ -9,12 +9,13 @@ import orjson
 from aiohttp import web
 
 from pipeline.alerts import alert_names
+from pipeline.api import described
 from pipeline.component import AlertNotes, RowsQuery, Server, Services, Silence
 from pipeline.frame import Frame, KeyTable, Schema, instant_text, rows
 from pipeline.problem import did_you_mean
 from pipeline.quantity import duration
 from pipeline.web import HttpProblem, answer, read_body
-from sinks.query_server import questions
+from sinks.query_server import descriptions, questions
 
 if TYPE_CHECKING:
     from pipeline.clock import Clock
@@ -75,6 +76,7 @@ class Alerts:
 
     # --- questions ---
 
+    @described(descriptions.ALERTS)
     async def all(self, request: web.Request) -> web.StreamResponse:
         """How each alert stands for each key, the newest first; and the silences that hold."""
         questions.only(request, ("state", "key", "alert"))
@@ -91,6 +93,7 @@ class Alerts:
         shown = [self._shown(one, notes, i) for i, one in enumerate(found)]
         return answer({"alerts": shown, "silences": [_silence(one) for one in notes.silences]})
 
+    @described(descriptions.ALERT)
     async def one(self, request: web.Request) -> web.StreamResponse:
         """Its rows, the oldest first."""
         questions.only(request, ())
@@ -101,6 +104,7 @@ class Alerts:
 
     # --- what people do ---
 
+    @described(descriptions.ACKNOWLEDGE)
     async def acknowledge(self, request: web.Request) -> web.StreamResponse:
         """{"by": "ann", "note": "on my way"}"""
         questions.only(request, ())
@@ -111,6 +115,7 @@ class Alerts:
         await self._ready().acknowledge(alert.id, by, note)
         return await self.one(request)
 
+    @described(descriptions.SILENCE)
     async def silence(self, request: web.Request) -> web.StreamResponse:
         """{"alert": "overheat", "key": "s1", "for": "1 h", "by": "ann"}"""
         questions.only(request, ())

@@ -11,12 +11,13 @@ import numpy as np
 import orjson
 from aiohttp import web
 
+from pipeline.api import described
 from pipeline.component import Context, ReadingSettings, Server, Services, StreamInfo
 from pipeline.frame import Frame, KeyTable, Schema, instant_text, rows
 from pipeline.problem import did_you_mean
 from pipeline.registry import codec_for
 from pipeline.web import HttpProblem, answer, encoded, latest_values, read_body
-from sinks.query_server import questions
+from sinks.query_server import descriptions, questions
 from sinks.query_server.alerts import Alerts
 from sinks.query_server.live import Live
 from sinks.query_server.questions import LATEST, MOST, Page
@@ -75,10 +76,12 @@ class Routes:
 
     # --- streams ---
 
+    @described(descriptions.STREAMS)
     async def streams(self, request: web.Request) -> web.StreamResponse:
         questions.only(request, ())
         return answer({"streams": [_shown(info) for info in await self.services.streams() if info.name in self.inputs]})
 
+    @described(descriptions.LATEST_ROWS)
     async def latest(self, request: web.Request) -> web.StreamResponse:
         questions.only(request, ("key", "fields"))
         name, schema = self._stream(request)
@@ -88,6 +91,7 @@ class Routes:
         schema = questions.fields(request, schema)
         return await self._encoded(frame, lambda: _as_json(name, rows(frame, schema, self.keys.names)), "json")
 
+    @described(descriptions.ROWS)
     async def rows(self, request: web.Request) -> web.StreamResponse:
         questions.only(request, _PAGING)
         name, schema = self._stream(request)
@@ -118,16 +122,19 @@ class Routes:
             return encoded(body)
         return web.Response(body=body, content_type=MEDIA[form], charset="utf-8")
 
+    @described(descriptions.VALUES)
     async def values(self, _: web.Request) -> web.StreamResponse:
         """The latest values of the first input, for clients that know nothing of streams."""
         return answer(latest_values(self.services, next(iter(self.inputs)), self.keys.names))
 
     # --- the pipeline itself ---
 
+    @described(descriptions.DELIVERY)
     async def delivery(self, request: web.Request) -> web.StreamResponse:
         questions.only(request, ())
         return answer({"sinks": await self.services.delivery()})
 
+    @described(descriptions.DEAD)
     async def dead(self, request: web.Request) -> web.StreamResponse:
         """Dead letters, the newest first; `before` is the number of the last one seen."""
         questions.only(request, ("limit", "node", "before"))
@@ -135,6 +142,7 @@ class Routes:
         before = questions.number(request, "before", LATEST, LATEST)
         return answer({"dead": await self.services.dead(limit, request.query.get("node"), before)})
 
+    @described(descriptions.REPLAY_DEAD)
     async def replay_dead(self, request: web.Request) -> web.StreamResponse:
         """What has become of them; those that could not be taken stay."""
         questions.only(request, ())
@@ -143,18 +151,22 @@ class Routes:
             raise HttpProblem(503, "the pipeline is starting or stopping", {"Retry-After": "1"})
         return answer(await self.services.replay_dead(ids, node))
 
+    @described(descriptions.GRAPH)
     async def graph(self, request: web.Request) -> web.StreamResponse:
         questions.only(request, ())
         return answer({"nodes": self.services.graph()})
 
+    @described(descriptions.HEALTH)
     async def health(self, _: web.Request) -> web.StreamResponse:
         health = self.services.health()
         return answer(health, 200 if health["status"] == "ok" else 503)
 
+    @described(descriptions.READY)
     async def ready(self, _: web.Request) -> web.StreamResponse:
         ready = bool(self.services.health()["ready"])
         return answer({"ready": ready}, 200 if ready else 503)
 
+    @described(descriptions.METRICS)
     async def metrics(self, _: web.Request) -> web.StreamResponse:
         """Prometheus' text format 0.0.4."""
         lines = []

@@ -1,0 +1,54 @@
+"""What the routes of the query server say of themselves, for /openapi.json and /docs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from pipeline import api
+from pipeline.api import Operation, Parameter
+from sinks.query_server.questions import LATEST, LIMIT, MOST
+
+TIME = "2026-01-31T12:00:00Z, a number since 1970, -1h, or now."
+
+KEY = Parameter("key", "Only this key; may be repeated.", repeated=True)
+FIELDS = Parameter("fields", "Only these fields, with commas.")
+FROM = Parameter("from", f"Rows from this time on. {TIME}")
+TO = Parameter("to", f"Rows before this time. {TIME}")
+ORDER = Parameter("order", "By time.", Literal["asc", "desc"])
+ROWS_LIMIT = Parameter("limit", f"Rows in the answer; {LIMIT:,} unless given.", Annotated[int, Meta(ge=1, le=MOST)])
+FORM = Parameter("format", "What the rows are written in.", Literal["json", "ndjson", "csv"])
+CURSOR = Parameter("cursor", "Of a `next` link: where the last answer ended.")
+LETTERS_LIMIT = Parameter("limit", "Letters in the answer.", Annotated[int, Meta(ge=1, le=MOST)])
+NODE = Parameter("node", "Only those of this source, operator or sink.")
+BEFORE = Parameter("before", "Only those older than this letter.", Annotated[int, Meta(ge=1, le=LATEST)])
+
+STREAMS = Operation("The streams that are kept", api.Streams)
+LATEST_ROWS = Operation("The newest row of each key", api.Latest, (KEY, FIELDS))
+ROWS = Operation(
+    "The history of a stream",
+    api.Rows,
+    (KEY, FROM, TO, FIELDS, ROWS_LIMIT, ORDER, CURSOR, FORM),
+    given=("application/json", "application/x-ndjson", "text/csv"),
+)
+ALERTS = Operation(
+    "How each alert stands for each key, and the silences that hold",
+    api.Alerts,
+    (
+        Parameter("state", "Only those in this state.", Literal["firing", "cleared", "all"]),
+        KEY,
+        Parameter("alert", "Only this alert; may be repeated.", repeated=True),
+    ),
+)
+ALERT = Operation("All rows of one alert, the oldest first", api.Alert)
+ACKNOWLEDGE = Operation("Somebody has seen it", api.Alert, body=api.Acknowledge)
+SILENCE = Operation("Say nothing of an alert for a time", api.Silences, body=api.Silence)
+DELIVERY = Operation("What waits for each sink", api.Delivery)
+DEAD = Operation("Dead letters: what was refused, failed or rejected", api.Dead, (LETTERS_LIMIT, NODE, BEFORE))
+REPLAY_DEAD = Operation("Try dead letters once more", api.Replayed, body=api.ReplayDead)
+GRAPH = Operation("The graph, with counts at each node", api.Nodes)
+HEALTH = Operation("Is all well, and if not, why", api.Health, statuses=(200, 503))
+READY = Operation("Does it take readings", api.Ready, statuses=(200, 503))
+METRICS = Operation("Metrics for Prometheus", str, given=("text/plain",))
+VALUES = Operation("The latest value of every key of the first input", dict[str, Any])
