@@ -110,9 +110,10 @@ class Progress(NamedTuple):
 
     def reached(self, times: Array) -> Ints:
         """The arrival number of the reading that moved the watermark to each of `times`; `next_seq` where the tick did."""
-        after = np.append(self.before[1:], self.after) if len(self.seq) else self.before
-        index = np.searchsorted(after, times)
-        return np.append(self.seq, self.next_seq)[index]
+        if not len(self.seq):
+            return np.full(len(times), self.next_seq)
+        by_reading = self.seq[self.before[1:].searchsorted(times)]
+        return np.where(times > self.after, self.next_seq, by_reading)
 
     def passed(self, times: Array) -> Ints:
         """The arrival number after which the watermark stands at or beyond each of `times`; -1: it did from the start."""
@@ -205,7 +206,7 @@ class Frame:
         """The rows where `keep` is true."""
         if keep.all():
             return self
-        return self.take(np.flatnonzero(keep))
+        return self.take(keep.nonzero()[0])
 
     def none(self) -> Frame:
         """This Frame without its rows: it still carries the time."""

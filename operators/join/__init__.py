@@ -9,12 +9,13 @@ from msgspec import Meta, field
 
 from operators.join.given import Given
 from operators.join.match import Match
-from operators.join.streams import FAR, AsOf
+from operators.join.streams import AsOf
 from operators.join.table import Table, fields_of
 from pipeline.component import Memory, Operator, OperatorContext, Settings, State
 from pipeline.frame import Field, Frame, Schema, concatenate
 from pipeline.problem import did_you_mean
 from pipeline.quantity import Duration
+from pipeline.waiting import FAR
 
 
 class JoinSettings(Settings, frozen=True):

@@ -16,8 +16,9 @@ from operators.join.given import Given
 from pipeline.component import OperatorContext, State
 from pipeline.frame import NO_PROGRESS, Array, Bools, Column, Field, Frame, Ints, Progress, concatenate, empty
 from pipeline.parts import zeros
+from pipeline.waiting import FAR, Waiting
 
-FAR = 2**63 - 1  # the time from which nothing is ever seen
+GROUP = ".group"  # of a reading that waits, among its columns: no field can be called so
 Groups = Callable[[Frame], Ints]  # the group of each row; -1: it matches nothing
 
 
@@ -25,11 +26,11 @@ class Seen(NamedTuple):
     """Readings of `with`."""
 
     group: Ints
-    since: Ints  # the time from which it is seen
+    since: Ints  # the time from which it is seen; FAR: nothing is seen
     time: Ints  # its own
     columns: dict[str, Column]
 
-    def take(self, rows: Array) -> Seen:
+    def take(self, rows: Array | slice) -> Seen:
         columns = {name: c.take(rows) for name, c in self.columns.items()}
         return Seen(self.group[rows], self.since[rows], self.time[rows], columns)
 
@@ -58,11 +59,9 @@ class AsOf:
         self.tolerance = tolerance
         self.max_waiting = max_waiting
         self.late = context.output("late", context.schema)
-        # In pieces, since most Frames let none of them go; of each reading `seq` is when it came.
-        self.waiting: list[tuple[Frame, Ints]] = [(empty(context.schema, NO_PROGRESS), np.empty(0, np.int64))]
-        self.first = FAR  # the earliest time that waits
-        # By group, then by the time from which it is seen; among these the newest is the last.
-        self.recent = self._unseen(0)
+        self.waiting = Waiting(empty(context.schema, NO_PROGRESS).with_columns({GROUP: Column(np.empty(0, np.int64))}))
+        # Of `with`, by the time from which each is seen.
+        self.recent = Waiting(_as_frame(self._unseen(0), NO_PROGRESS))
         # The newest that is seen by all readings to come, by the group's code.
         self.settled = self._unseen(0)
         self.nothing = Given(np.zeros(0, np.bool_), self.settled.columns)
@@ -77,7 +76,7 @@ class AsOf:
         """The rows that leave, in order, and what each was given of the stream."""
         beside = frame.sides[self.stream]
         groups, groups_beside = self.groups(frame), self.groups_beside(beside)  # may raise: before any state changes
-        if self._waits() + len(frame) <= self.max_waiting and len(self.recent.time) + len(beside) <= self.max_waiting:
+        if len(self.waiting) + len(frame) <= self.max_waiting and len(self.recent) + len(beside) <= self.max_waiting:
             return [self._step(frame, groups, beside, groups_beside)]
         # There may come to be too many. Which of them go is decided one arrival at a time, and before time passes.
         if halves := frame.halves():
@@ -87,31 +86,36 @@ class AsOf:
         left = self._step(arrival, groups, arrival.sides[self.stream], groups_beside)
         return [left, self._step(after, groups[:0], after.sides[self.stream], groups[:0])]
 
-    def _waits(self) -> int:
-        return sum(len(rows) for rows, _ in self.waiting)
-
     def _step(self, frame: Frame, groups: Ints, beside: Frame, groups_beside: Ints) -> tuple[Frame, Given]:
         progress = frame.progress
         if len(beside):
             self._hear(beside, groups_beside)
         if len(frame):
             self._wait(frame, groups)
-        rows, group = self._leave(progress)
-        given = self._given(rows.time, group) if len(rows) else self.nothing
-        self._settle(progress.watermark)
-        return rows.with_progress(progress), given
+        rows = self._leave(progress)
+        until = (
+            progress.watermark
+        )  # what is seen from then on concerns none of the rows that leave, unless they leave early
+        if len(rows):
+            until = max(until, int(rows.time.max()))
+        seen = _in_order(self.recent.take(until + 1))
+        given = self.nothing
+        if len(rows):
+            if len(seen.time) and seen.since.max() <= min(int(rows.time.min()), progress.watermark):
+                # Each row sees all of them, as in most Frames of a few readings: then nothing has to be looked for.
+                self._settle(seen)
+                seen = seen.take(slice(0, 0))
+            given = self._given(seen, rows.time, rows.columns[GROUP].values)
+        self._settle_or_keep(seen, progress)
+        return Frame(rows.time, rows.key, rows.seq, _without_group(rows), progress), given
 
     def _hear(self, beside: Frame, groups: Ints) -> None:
         """Readings of the stream. One that came late is seen from the watermark on that it found."""
         since = np.maximum(beside.time, beside.watermark_before())
-        matching = np.flatnonzero(groups >= 0)
-        new = Seen(groups, since, beside.time, {name: self._column(name, beside) for name in self.fields}).take(
-            matching
-        )
-        both = self.recent.and_then(new)
-        both = both.take(np.lexsort((both.time, both.since, both.group)))
-        late = (both.since > both.time).any()
-        self.recent = both.take(np.flatnonzero(_is_newest(both))) if late else both
+        new = Seen(groups, since, beside.time, {name: self._column(name, beside) for name in self.fields})
+        frame = _as_frame(new, beside.progress).where(groups >= 0)
+        if len(frame):
+            self.recent.add(frame)
 
     def _column(self, name: str, beside: Frame) -> Column:
         found = Column(beside.time) if name == "time" else beside[name]
@@ -123,74 +127,76 @@ class AsOf:
             self.late(frame.where(late))
             frame, groups = frame.where(~late), groups[~late]
         if len(frame):
-            self.waiting.append((frame, groups))
-            self.first = min(self.first, int(frame.time.min()))
+            self.waiting.add(frame.with_columns({GROUP: Column(groups)}))
 
-    def _leave(self, progress: Progress) -> tuple[Frame, Ints]:
+    def _leave(self, progress: Progress) -> Frame:
         """The readings whose time the watermark has passed, in the order in which they leave."""
-        crowded = self._waits() > self.max_waiting
-        if not (self.first < progress.watermark or progress.ended or crowded):
-            return self.waiting[0][0].none(), np.empty(0, np.int64)
-        waiting = concatenate([rows for rows, _ in self.waiting])
-        group = np.concatenate([g for _, g in self.waiting])
-        seq = np.maximum(progress.reached(waiting.time + 1), waiting.seq)
-        leaves = (waiting.time < progress.watermark) | progress.ended
-        if crowded and (over := int((~leaves).sum()) - self.max_waiting) > 0:
-            earliest = np.lexsort((waiting.seq, waiting.time, leaves))[:over]
-            leaves[earliest] = True
-            seq[earliest] = progress.next_seq - 1  # the one arrival that this Frame holds
-        stays = np.flatnonzero(~leaves)
-        self.waiting = [(waiting.take(stays), group[stays])]
-        self.first = int(waiting.time[stays].min(initial=FAR))
-        out = np.flatnonzero(leaves)
-        out = out[np.lexsort((waiting.seq[out], waiting.time[out], seq[out]))]
-        rows = waiting.take(out)
-        return Frame(rows.time, rows.key, seq[out], rows.columns, progress), group[out]
+        rows = self.waiting.take(FAR if progress.ended else progress.watermark)
+        seq = rows.seq
+        if len(rows):
+            seq = np.maximum(progress.reached(rows.time + 1), seq)
+        if (over := len(self.waiting) - self.max_waiting) > 0:
+            all_ = self.waiting.rows()
+            earliest = all_.take(slice(0, over))
+            self.waiting.put_back(all_.take(slice(over, None)))
+            # They leave with the one arrival that this Frame holds.
+            seq = np.append(seq, np.full(over, progress.next_seq - 1))
+            rows = concatenate([rows, earliest])
+        if len(rows) > 1:
+            order = np.lexsort((rows.seq, rows.time, seq))
+            rows, seq = rows.take(order), seq[order]
+        return Frame(rows.time, rows.key, seq, rows.columns, progress)
 
-    def _given(self, time: Ints, group: Ints) -> Given:
+    def _given(self, seen: Seen, time: Ints, group: Ints) -> Given:
         """For each reading that leaves the newest that it sees; missing where there is none within the tolerance."""
-        recent, settled = self.recent, self.settled
-        at = _last_before(recent.group, recent.since, group, time)
-        by_recent = at >= 0
+        settled = self.settled
         by_settled = (group >= 0) & (group < len(settled.time))
         code = np.where(by_settled, group, 0)
         if len(settled.time):
-            by_settled &= settled.since[code] <= time
-            # Where too many waited, what is settled may be the newer one.
-            by_settled &= ~by_recent | (settled.time[code] > _at(recent.time, at))
-            by_settled &= time - settled.time[code] <= self.tolerance
-        by_recent &= ~by_settled & (time - _at(recent.time, at) <= self.tolerance)
+            by_settled &= (settled.since[code] <= time) & (time - settled.time[code] <= self.tolerance)
+        found = [(by_settled, settled, code)]
+        if len(seen.time):
+            at = _last_before(seen.group, seen.since, group, time)
+            by_seen = (at >= 0) & (time - seen.time[at] <= self.tolerance)
+            if len(settled.time):
+                # Where too many waited, what is settled may be the newer one.
+                by_settled &= (at < 0) | (settled.time[code] > seen.time[at])
+            by_seen &= ~by_settled
+            found.append((by_seen, seen, at))
         columns = {}
         for name, field in self.fields.items():
             values, present = zeros(field.kind, len(time)), np.zeros(len(time), np.bool_)
-            for some, source, rows in ((by_recent, recent, at), (by_settled, settled, code)):
+            for some, source, rows in found:
                 column = source.columns[name].take(rows[some])
                 values[some], present[some] = column.values, column.known()
             columns[name] = Column(values, present)
-        return Given(by_recent | by_settled, columns)
+        return Given(np.logical_or.reduce([some for some, _, _ in found]), columns)
 
-    def _settle(self, watermark: int) -> None:
+    def _settle_or_keep(self, seen: Seen, progress: Progress) -> None:
         """All readings to come are dated from the watermark on: of what they all see only the newest is kept."""
-        recent = self.recent
-        if not len(recent.time):
+        settles = seen.since <= progress.watermark
+        if not settles.all():
+            self.recent.add(_as_frame(seen.take(~settles), progress))
+            seen = seen.take(settles)
+        if (over := len(self.recent) - self.max_waiting) > 0:
+            all_ = self.recent.rows()
+            self.recent.put_back(all_.take(slice(over, None)))
+            self._settle(seen)
+            seen = _in_order(all_.take(slice(0, over)))
+        self._settle(seen)
+
+    def _settle(self, seen: Seen) -> None:
+        if not len(seen.time):
             return
-        settles = recent.since <= watermark
-        over = int((~settles).sum()) - self.max_waiting
-        if over > 0:
-            settles[np.lexsort((recent.since, settles))[:over]] = True
-        if not settles.any():
-            return
-        rows = np.flatnonzero(settles)
-        rows = rows[np.diff(recent.group[rows], append=-1) != 0]  # the last of each group
-        to = recent.group[rows]
+        rows = _last_of_each(seen.group)
+        to = seen.group[rows]
         self._grow(int(to[-1]) + 1)
-        newer = (self.settled.since[to] == FAR) | (recent.time[rows] >= self.settled.time[to])
+        newer = (self.settled.since[to] == FAR) | (seen.time[rows] >= self.settled.time[to])
         rows, to = rows[newer], to[newer]
-        self.settled.since[to], self.settled.time[to] = recent.since[rows], recent.time[rows]
+        self.settled.since[to], self.settled.time[to] = seen.since[rows], seen.time[rows]
         for name, column in self.settled.columns.items():
-            column.values[to] = recent.columns[name].values[rows]
-            column.known()[to] = recent.columns[name].known()[rows]
-        self.recent = recent.take(np.flatnonzero(~settles))
+            column.values[to] = seen.columns[name].values[rows]
+            column.known()[to] = seen.columns[name].known()[rows]
 
     def _grow(self, groups: int) -> None:
         have = len(self.settled.time)
@@ -200,24 +206,24 @@ class AsOf:
     # --- state ---
 
     def due(self) -> int | None:
-        return self.first + 1 if self.first < FAR else None
+        first = self.waiting.first
+        return first + 1 if first < FAR else None
 
     def snapshot(self) -> State:
-        rows = concatenate([rows for rows, _ in self.waiting])
-        group = np.concatenate([g for _, g in self.waiting])
+        rows = self.waiting.rows()
         settled = self.settled
         known = np.flatnonzero(settled.since != FAR)
+        group = rows.columns[GROUP].values.copy()
         return {
-            "waiting": [rows.time.copy(), rows.key.copy(), rows.seq.copy(), group, _saved(rows.columns)],
-            "recent": _saved_seen(self.recent),
+            "waiting": [rows.time.copy(), rows.key.copy(), rows.seq.copy(), group, _saved(_without_group(rows))],
+            "recent": _saved_seen(_as_seen(self.recent.rows())),
             "settled": _saved_seen(settled._replace(group=np.arange(len(settled.time))).take(known)),
         }
 
     def restore(self, state: State) -> None:
         time, key, seq, group, columns = state["waiting"]
-        self.waiting = [(Frame(time, key, seq, _loaded(columns), NO_PROGRESS), group)]
-        self.first = int(time.min(initial=FAR))
-        self.recent = _loaded_seen(state["recent"])
+        self.waiting.put_back(Frame(time, key, seq, {**_loaded(columns), GROUP: Column(group)}, NO_PROGRESS))
+        self.recent.put_back(_as_frame(_loaded_seen(state["recent"]), NO_PROGRESS))
         settled = _loaded_seen(state["settled"])
         self.settled = self._unseen(0)
         self._grow(int(settled.group.max(initial=-1)) + 1)
@@ -227,6 +233,29 @@ class AsOf:
             column.values[to], column.known()[to] = settled.columns[name].values, settled.columns[name].known()
 
 
+def _as_frame(seen: Seen, progress: Progress) -> Frame:
+    """To wait: its time is the one from which it is seen, its key the group, its `seq` its own time."""
+    return Frame(seen.since, seen.group, seen.time, seen.columns, progress)
+
+
+def _as_seen(frame: Frame) -> Seen:
+    return Seen(frame.key, frame.time, frame.seq, dict(frame.columns))
+
+
+def _without_group(rows: Frame) -> dict[str, Column]:
+    return {name: c for name, c in rows.columns.items() if name != GROUP}
+
+
+def _in_order(frame: Frame) -> Seen:
+    """By group, then by the time from which it is seen; among these the newest is the last."""
+    seen = _as_seen(frame)
+    if len(frame) < 2:
+        return seen
+    seen = seen.take(np.lexsort((seen.time, seen.since, seen.group)))
+    late = (seen.since > seen.time).any()
+    return seen.take(np.flatnonzero(_is_newest(seen))) if late else seen
+
+
 def _is_newest(seen: Seen) -> Bools:
     """Where no other that is seen as early is newer: only these will be given to anyone."""
     group = np.cumsum(np.diff(seen.group, prepend=-1) != 0)
@@ -234,6 +263,13 @@ def _is_newest(seen: Seen) -> Bools:
     place = group * (len(rank) + 1) + rank  # rises with the group, and with the time within one
     newest: Bools = place == np.maximum.accumulate(place)
     return newest
+
+
+def _last_of_each(group: Ints) -> Ints:
+    """The last row of each group; rows are by group."""
+    if len(group) == 1:
+        return np.zeros(1, np.int64)
+    return np.append(np.flatnonzero(group[1:] != group[:-1]), len(group) - 1)
 
 
 def _last_before(group: Ints, since: Ints, of: Ints, time: Ints) -> Ints:
@@ -247,11 +283,6 @@ def _last_before(group: Ints, since: Ints, of: Ints, time: Ints) -> Ints:
     at[order] = np.maximum.accumulate(np.where(order < n, order, -1))
     found = at[n:]
     return np.where((found >= 0) & (group[found] == of), found, -1)
-
-
-def _at(values: Ints, rows: Ints) -> Ints:
-    """The values at these rows; 0 for a row -1."""
-    return np.where(rows >= 0, values[rows], 0) if len(values) else np.zeros(len(rows), np.int64)
 
 
 def _joined(a: Column, b: Column) -> Column:
