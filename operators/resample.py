@@ -90,8 +90,11 @@ class Resample(Operator):
         if not (progress.ended or (due is not None and due <= progress.watermark)):
             return self.nothing.with_progress(progress)
         taken = self.waiting.take(FAR if progress.ended else progress.watermark)
-        points = self._between(taken) if self.linear else self._held(taken, progress.watermark)
-        self.done = max(self.done, progress.watermark)
+        self.done, done = max(self.done, progress.watermark), self.done
+        if self.linear and self._reach_no_point(taken):
+            self.last.put_last(taken, np.arange(len(taken)))
+            return self.nothing.with_progress(progress)
+        points = self._between(taken) if self.linear else self._held(taken, done, progress.watermark)
         if not len(points.time):
             return self.nothing.with_progress(progress)
         rows = self._rows(points)
@@ -127,20 +130,26 @@ class Resample(Operator):
         self.last.put(turns.keys, rows.time[last], {name: c.take(last) for name, c in rows.columns.items()})
         return rows, turns.begins, last
 
-    def _held(self, taken: Frame, watermark: int) -> _Points:
+    def _held(self, taken: Frame, done: int, watermark: int) -> _Points:
         """previous: every reading gives points until the key's next one, or the watermark."""
-        keys = np.flatnonzero(self.last.has & (self.last.time >= self.done - self.gap))
+        keys = np.flatnonzero(self.last.has & (self.last.time >= done - self.gap))
         more = np.setdiff1d(taken.key[self.last.has[taken.key]], keys)
         rows, _, last = self._with_last(taken, np.append(keys, more))
         if len(taken):
             self._alive = max(self._alive, int(taken.time[-1]) + self.gap)
         old = rows.seq < 0
-        # Of an earlier reading the points up to it, and up to `done`, have left.
-        start = np.maximum(np.where(old, rows.time + 1, rows.time), self.done)
+        # Of an earlier reading the points up to it, and before `done`, have left.
+        start = np.maximum(np.where(old, rows.time + 1, rows.time), done)
         end = np.append(rows.time[1:], 0) - 1
         end[last] = np.maximum(watermark - 1, rows.time[last])
         which, time = self._grid(start, np.minimum(end, rows.time + self.gap))
         return _Points(rows, which, which, time, time)
+
+    def _reach_no_point(self, taken: Frame) -> bool:
+        """Whether no point lies after the last reading of a key and up to one of these: so it is with most single readings."""
+        before = self.last.time[taken.key]
+        same = (taken.time - self.offset) // self.every == (before - self.offset) // self.every
+        return bool((same & self.last.has[taken.key]).all())
 
     def _between(self, taken: Frame) -> _Points:
         """linear: with every reading the points since the one before it are known."""

@@ -157,6 +157,10 @@ class RowOfKey:
     def put_last(self, frame: Frame, rows: Ints) -> None:
         """The last of these rows (in order of arrival) for each key. Each key is written once: numpy does not say which of
         several writes to one place stays."""
+        if len(rows) == 1:
+            alone = frame.take(rows)
+            self.put(alone.key, alone.time, dict(alone.columns))
+            return
         turns = by_key(frame.key, rows)
         last = turns.order[turns.last]
         self.put(turns.keys, frame.time[last], {name: frame.columns[name].take(last) for name in self.fields})
