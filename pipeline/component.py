@@ -515,6 +515,13 @@ class RowsQuery:
     end: int | None = None  # ns, exclusive
     limit: int = 1000
     descending: bool = False
+    corrected: bool = False  # of rows with the same key and `start`, only those of the highest `revision`
+    points: int = 0  # for a chart: instead of `limit`, about so many rows a key that keep its shape
+    fields: tuple[str, ...] = ()  # whose shape that is
+
+
+class Unanswerable(ValueError):
+    """A question that is not answered; the text says why, and what would be."""
 
 
 @dataclass(slots=True)
@@ -567,7 +574,9 @@ class Services(Protocol):
         ...
 
     def schema(self, stream: str) -> Schema: ...
-    async def rows(self, query: RowsQuery) -> Frame: ...
+    async def rows(self, query: RowsQuery) -> Frame:
+        """Unanswerable: it asks for more points than an answer may have."""
+        ...
 
     def listen(self, heard: Callable[[Mapping[str, Frame], int], None]) -> int:
         """From now on call `heard` in the loop after each commit: the recorded rows by stream, and the arrival number below

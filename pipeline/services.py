@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo
 from pipeline.frame import NO_PROGRESS, Frame, Schema, empty
-from pipeline.journal import alerts, dead, history
+from pipeline.journal import alerts, dead, history, points
 from pipeline.journal.commit import those_set_aside
 from pipeline.letters import AT_ONCE, shown, why_not
 
@@ -44,7 +44,8 @@ class EngineServices:
 
     async def rows(self, query: RowsQuery) -> Frame:
         schema, codes = self.schema(query.stream), self._codes(query.keys)
-        return await self.engine.store.read(lambda db: history.rows(db, query, schema, codes))
+        answer = points.rows if query.points else history.rows
+        return await self.engine.store.read(lambda db: answer(db, query, schema, codes))
 
     def listen(self, heard: Callable[[Mapping[str, Frame], int], None]) -> int:
         self.engine.published.append(lambda writes, end: heard(writes.history, end))

@@ -37,13 +37,14 @@ def nanoseconds(values: Sequence[Any] | Ints, unit: str) -> tuple[Ints, Bools | 
 
 def _whole(values: Ints, unit: str) -> tuple[Ints, Bools | None]:
     if unit == "auto":
-        unit = _unit_of(float(np.abs(values).max())) if len(values) else "s"
-        if len(values) and _unit_of(float(np.abs(values).min())) != unit:
+        sizes = np.abs(values.astype(np.float64))  # the least number of 64 bits has no opposite among them
+        unit = _unit_of(float(sizes.max())) if len(values) else "s"
+        if len(values) and _unit_of(float(sizes.min())) != unit:
             return _one_by_one(values.tolist(), "auto")
     per = PER_UNIT[unit]
     limit = LIMIT // per
     if len(values) and (int(values.max()) > limit or int(values.min()) < -limit):
-        good = np.abs(values) <= limit
+        good = (values <= limit) & (values >= -limit)
         return np.where(good, values, 0) * per, good
     return values * per, None
 

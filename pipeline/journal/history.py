@@ -8,14 +8,15 @@ A question reads of both what may hold rows of its span.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
+from typing import Any, NamedTuple
 
 import apsw
 import numpy as np
 
 from pipeline.component import RowsQuery, StreamInfo
-from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, empty
+from pipeline.frame import DTYPES, NO_PROGRESS, Bools, Column, Frame, Schema, concatenate, empty
 from pipeline.packing import pack_frame, unpack_frame
 
 FRAME_BYTES = 150  # what a Frame costs in the database beside its data: its row, and its entries in the indexes
@@ -40,70 +41,126 @@ def put(
 # --- questions ------------------------------------------------------------------------------------------------------
 
 
+class Part(NamedTuple):
+    """A Frame of the tail or a chunk."""
+
+    first: int  # its earliest and latest time
+    last: int
+    table: str
+    id: int
+    rows: int
+    key: int  # of a chunk
+
+
 def rows(db: apsw.Connection, query: RowsQuery, schema: Schema, codes: list[int] | None) -> Frame:
     """The rows that a query asks for, by time (rows of one time in order of arrival), at most `limit`."""
     found: list[Frame] = []
-    count = 0
-    for bound, frame in parts(db, query, codes):
-        if count >= query.limit and _settled(found, query, bound):
+    held, worth = 0, query.limit  # rows in `found`, and how many of them are worth a look at which to keep
+    edge: int | None = None  # the time of the last row that can still belong to the answer
+    for part in listed(db, query, codes):
+        if edge is not None and (part.last < edge if query.descending else part.first > edge):
             break
-        if len(frame):
-            found.append(frame)
-            count += len(frame)
+        frame = read(db, part, query, schema, codes, edge)
+        if not len(frame):
+            continue
+        found.append(frame)
+        held += len(frame)
+        if held >= worth:
+            best = _ordered(found, query)
+            if len(best) >= query.limit:
+                edge = int(best.time[query.limit - 1])
+                # All of that time stay: a correction among them may be told from what it corrects only at the end.
+                best = best.where(best.time >= edge if query.descending else best.time <= edge)
+            found, held = [best], len(best)
+            worth = 2 * max(held, query.limit)
     if not found:
         return empty(schema, NO_PROGRESS)
-    return _ordered(found, query)
+    return _ordered(found, query).take(slice(0, query.limit))
 
 
 def _ordered(found: list[Frame], query: RowsQuery) -> Frame:
     frame = concatenate(found)
+    if query.corrected:
+        frame = frame.where(_holds(frame))
     order = np.lexsort((frame.seq, frame.time))
-    if query.descending:
-        order = order[::-1]
-    return frame.take(order[: query.limit])
+    return frame.take(order[::-1] if query.descending else order)
 
 
-def _settled(found: list[Frame], query: RowsQuery, bound: int) -> bool:
-    """True if nothing from `bound` on can hold a row that belongs before the last of those found."""
-    best = _ordered(found, query)
-    found[:] = [best]
-    return bool(best.time[-1] > bound) if query.descending else bool(best.time[-1] < bound)
+def _holds(frame: Frame) -> Bools:
+    """True where no other row has the same key and `start`, and a higher `revision`."""
+    start, revision = frame["start"].values, frame["revision"].values
+    order = np.lexsort((revision, start, frame.key))
+    key, start, revision = frame.key[order], start[order], revision[order]
+    ends = np.flatnonzero(np.append((key[1:] != key[:-1]) | (start[1:] != start[:-1]), True))
+    highest = np.repeat(revision[ends], np.diff(ends, prepend=-1))
+    holds = np.empty(len(frame), np.bool_)
+    holds[order] = revision == highest
+    return holds
 
 
-def parts(db: apsw.Connection, query: RowsQuery, codes: list[int] | None) -> Iterator[tuple[int, Frame]]:
-    """Each Frame and chunk that may hold rows of the query, cut to them, with the time before (after) which none of it lies."""
-    for bound, table, id_ in _listed(db, query, codes):
-        for (data,) in db.execute(f"SELECT data FROM {table} WHERE id = ?", (id_,)):
-            yield bound, _cut(unpack_frame(data), query, codes)
-
-
-def _listed(db: apsw.Connection, query: RowsQuery, codes: list[int] | None) -> list[tuple[int, str, int]]:
-    """The table and the id of each, by the edge at which it begins to matter."""
+def listed(db: apsw.Connection, query: RowsQuery, codes: list[int] | None, *, by_key: bool = False) -> list[Part]:
+    """Whatever may hold rows of the query, in the order in which it begins to matter. `by_key`: tell chunks' keys."""
     where, values = "stream = ?", [query.stream]
     span: list[int] = []
     if query.start is not None:
         where, span = where + " AND last >= ?", [*span, query.start]
     if query.end is not None:
         where, span = where + " AND first < ?", [*span, query.end]
-    edge = "last" if query.descending else "first"
-    found = list(db.execute(f"SELECT {edge}, 'frames', id FROM frames WHERE {where} AND history", [*values, *span]))
+    tail = f"SELECT first, last, 'frames', id, rows, -1 FROM frames WHERE {where} AND history"
+    found = list(db.execute(tail, [*values, *span]))
     if codes is None or len(codes) > _MANY_KEYS:
-        found += db.execute(f"SELECT {edge}, 'chunks', id FROM chunks WHERE {where}", [*values, *span])
+        index, key = ("chunks_by_key", "key") if by_key else ("chunks_by_time", "-1")
+        chunks = f"SELECT first, last, 'chunks', id, rows, {key} FROM chunks INDEXED BY {index} WHERE {where}"
+        found += db.execute(chunks, [*values, *span])
     else:
         keys = where.replace("stream = ?", f"stream = ? AND key IN ({', '.join('?' * len(codes))})")
-        found += db.execute(f"SELECT {edge}, 'chunks', id FROM chunks WHERE {keys}", [*values, *codes, *span])
-    return sorted(found, reverse=query.descending)
+        chunks = f"SELECT first, last, 'chunks', id, rows, key FROM chunks WHERE {keys}"
+        found += db.execute(chunks, [*values, *codes, *span])
+    parts = [Part(*row) for row in found]
+    if query.descending:
+        return sorted(parts, key=lambda p: (p.last, p.table, p.id), reverse=True)
+    return sorted(parts, key=lambda p: (p.first, p.table, p.id))
 
 
-def _cut(frame: Frame, query: RowsQuery, codes: list[int] | None) -> Frame:
-    keep = np.ones(len(frame), np.bool_)
-    if query.start is not None:
-        keep &= frame.time >= query.start
-    if query.end is not None:
-        keep &= frame.time < query.end
-    if codes is not None:
-        keep &= np.isin(frame.key, codes)
-    return frame.where(keep)
+def read(
+    db: apsw.Connection,
+    part: Part,
+    query: RowsQuery,
+    schema: Schema,
+    codes: list[int] | None,
+    edge: int | None = None,
+) -> Frame:
+    """The rows of a part that the query asks for; with `edge` none beyond it."""
+    for (data,) in db.execute(f"SELECT data FROM {part.table} WHERE id = ?", (part.id,)):
+        frame = _fitting(unpack_frame(data), schema)
+        keep = np.ones(len(frame), np.bool_)
+        if query.start is not None:
+            keep &= frame.time >= query.start
+        if query.end is not None:
+            keep &= frame.time < query.end
+        if edge is not None:
+            keep &= frame.time >= edge if query.descending else frame.time <= edge
+        if codes is not None:
+            keep &= np.isin(frame.key, codes)
+        return frame.where(keep)
+    raise KeyError(f"{part.table} {part.id}")  # one transaction saw it listed
+
+
+def _fitting(frame: Frame, schema: Schema) -> Frame:
+    """With the fields of today: the pipeline file may have had others when these rows were written."""
+    wanted = {name: DTYPES[field.kind] for name, field in schema.fields.items()}
+    if {name: c.values.dtype for name, c in frame.columns.items()} == wanted:
+        return frame
+    columns = {name: _as(frame.columns.get(name), dtype, len(frame)) for name, dtype in wanted.items()}
+    return Frame(frame.time, frame.key, frame.seq, columns, frame.progress)
+
+
+def _as(column: Column | None, dtype: Any, n: int) -> Column:
+    """A number as another kind of number where nothing is lost; what is not of the kind counts as missing."""
+    if column is not None and (column.values.dtype == dtype or (column.values.dtype.kind, dtype.kind) == ("i", "f")):
+        return Column(column.values.astype(dtype), column.present)
+    zero = "" if dtype.kind == "O" else dtype.type(0)
+    return Column(np.full(n, zero, dtype), np.zeros(n, np.bool_))
 
 
 def since(

@@ -30,8 +30,10 @@ class QueryServer(Sink):
     /api/streams                what there is: fields, keys, number of rows, oldest and newest
     /api/streams/NAME/latest    the newest row of each key (`key`, `fields`)
     /api/streams/NAME/rows      the history: `key` (repeated for several), `from` (inclusive), `to` (exclusive), `fields`
-                                (with commas), `limit` (1,000; at most 100,000), `order` (asc, desc), `format` (json, ndjson,
-                                csv). `next`, and the header Link, are the address of the rows after these
+                                (with commas), `limit` (1,000; at most 100,000, or all), `order` (asc, desc), `format` (json,
+                                ndjson, csv; or the header Accept). `next`, and the header Link, are the address of the rows
+                                after these. `points`: the rows that a chart so wide needs. `revisions` (newest, all):
+                                corrected windows, or these and what they corrected
     /api/live                   rows as they become durable, as Server-Sent Events: `streams` (with commas; else all), `key`,
                                 `where` (an expression). With the header Last-Event-ID (or `last_event_id`) those since then
                                 come first, about 20,000 of a stream at most, also after a restart. A listener that is too
@@ -53,7 +55,7 @@ class QueryServer(Sink):
     /data, /status              the latest values of the first input, where no http source has these paths
 
     Times are asked for as 2026-01-31T12:00:00Z, as a number since 1970 (its size tells the unit), or as -1h. JSON has no
-    NaN: it shows as null there, as what is missing does; CSV shows it.
+    NaN: it shows as null there, as what is missing does; CSV shows it. More on these answers: docs/query.md.
     Several query_servers answer as one; each keeps its inputs for its own time.
     At the limit: `retention` and `max_size` drop the oldest rows; without them the history grows until the disk is full.
     """

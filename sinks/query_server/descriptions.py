@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from pipeline import api
 from pipeline.api import Operation, Parameter
-from sinks.query_server.questions import LATEST, LIMIT, MOST
+from sinks.query_server.questions import LATEST, LIMIT, MOST, MOST_POINTS
 
 TIME = "2026-01-31T12:00:00Z, a number since 1970, -1h, or now."
 
@@ -17,7 +17,18 @@ FIELDS = Parameter("fields", "Only these fields, with commas.")
 FROM = Parameter("from", f"Rows from this time on. {TIME}")
 TO = Parameter("to", f"Rows before this time. {TIME}")
 ORDER = Parameter("order", "By time.", Literal["asc", "desc"])
-ROWS_LIMIT = Parameter("limit", f"Rows in the answer; {LIMIT:,} unless given.", Annotated[int, Meta(ge=1, le=MOST)])
+ROWS_LIMIT = Parameter(
+    "limit",
+    f"Rows in the answer; {LIMIT:,} unless given. all: every one, sent as they are read.",
+    Annotated[int, Meta(ge=1, le=MOST)] | Literal["all"],
+)
+POINTS = Parameter(
+    "points",
+    "For a chart so wide, instead of `limit`: of each key in each of points / 4 equal spans the first row, the last, and "
+    "those with the least and the greatest of every number.",
+    Annotated[int, Meta(ge=1, le=MOST_POINTS)],
+)
+REVISIONS = Parameter("revisions", "Corrected windows, or these and what they corrected.", Literal["newest", "all"])
 FORM = Parameter("format", "What the rows are written in.", Literal["json", "ndjson", "csv"])
 CURSOR = Parameter("cursor", "Of a `next` link: where the last answer ended.")
 LETTERS_LIMIT = Parameter("limit", "Letters in the answer.", Annotated[int, Meta(ge=1, le=MOST)])
@@ -29,7 +40,7 @@ LATEST_ROWS = Operation("The newest row of each key", api.Latest, (KEY, FIELDS))
 ROWS = Operation(
     "The history of a stream",
     api.Rows,
-    (KEY, FROM, TO, FIELDS, ROWS_LIMIT, ORDER, CURSOR, FORM),
+    (KEY, FROM, TO, FIELDS, ROWS_LIMIT, POINTS, ORDER, REVISIONS, CURSOR, FORM),
     given=("application/json", "application/x-ndjson", "text/csv"),
 )
 ALERTS = Operation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from pipeline.frame import Frame, Ints, Schema, instant_text
 from pipeline.problem import did_you_mean
 from pipeline.quantity import duration
 from pipeline.times import nanoseconds
+from pipeline.walk import Walk
 from pipeline.web import HttpProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from aiohttp import web
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 LIMIT = 1_000  # rows of an answer, unless asked otherwise
 MOST = 100_000
+MOST_POINTS = 10_000
+ALL = 2**62  # more rows than there can be
+WALK_ROWS = 30_000  # of a long answer that are read at once: 1 to 2 MB
 LATEST = 2**63 - 2  # ns; one more must fit into 64 bits
 
 _RELATIVE = re.compile(r"-\s*([0-9.]+\s*[A-Za-zµ]+)")
@@ -72,8 +77,8 @@ def parse_time(name: str, text: str, clock: Clock) -> int:
         return clock.wall()
     if relative := _RELATIVE.fullmatch(text):
         try:
-            return clock.wall() - duration(relative[1])
-        except ValueError as error:
+            return max(clock.wall() - duration(relative[1]), -LATEST)
+        except (ValueError, OverflowError) as error:
             raise HttpProblem(400, f"{name}: {error}", parameter=name) from None
     lost = _LOST_PLUS.fullmatch(text)
     value: Any = f"{lost[1]}+{lost[2]}" if lost else text
@@ -131,6 +136,86 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LATEST
 
 
+def form(request: web.Request, media: Mapping[str, str]) -> str:
+    """How the answer is to be written: what `format` says, or else what `Accept` likes best."""
+    if "format" in request.query:
+        return choice(request, "format", media, "")
+    accepted = ",".join(request.headers.getall("Accept", []))
+    if not accepted.strip():
+        return next(iter(media))
+    ranges = [_range(text) for text in accepted.split(",") if text.strip()]
+    liked = {name: _liking(kind, ranges) for name, kind in media.items()}
+    best = max(liked, key=liked.__getitem__)  # of equals the first
+    if liked[best] <= 0:
+        raise HttpProblem(406, f"this can be had as {', '.join(media.values())}")
+    return best
+
+
+def _range(text: str) -> tuple[str, float]:
+    kind, *settings = text.split(";")
+    weight = 1.0
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                weight = float(value)
+            except ValueError:
+                weight = 0.0
+    return kind.strip().lower(), weight
+
+
+def _liking(kind: str, ranges: list[tuple[str, float]]) -> float:
+    """The weight of the narrowest range that holds a media type."""
+    for wanted in (kind, f"{kind.partition('/')[0]}/*", "*/*"):
+        weights = [weight for name, weight in ranges if name == wanted]
+        if weights:
+            return max(weights)
+    return 0.0
+
+
+def takes_gzip(request: web.Request) -> bool:
+    offered = [_range(text) for text in request.headers.get("Accept-Encoding", "").split(",")]
+    return any(name in ("gzip", "x-gzip", "*") and weight > 0 for name, weight in offered)
+
+
+def shape(request: web.Request, stream: str, schema: Schema, clock: Clock) -> RowsQuery:
+    """A question for a chart. It has no pages: all of it is one answer."""
+    for name in ("limit", "cursor"):
+        if name in request.query:
+            text = f"{name}: an answer with `points` is whole and as long as they say: leave it out"
+            raise HttpProblem(400, text, parameter=name)
+    return RowsQuery(
+        stream,
+        keys(request, schema),
+        time(request, "from", clock),
+        time(request, "to", clock),
+        descending=_descending(request),
+        corrected=corrected(request, schema),
+        points=number(request, "points", LIMIT, MOST_POINTS),
+        fields=tuple(fields(request, schema).fields),
+    )
+
+
+def corrected(request: web.Request, schema: Schema) -> bool:
+    """Whether corrected windows stand in the place of what they correct."""
+    all_of_them = choice(request, "revisions", ("newest", "all"), "newest") == "all"
+    return not all_of_them and schema.role == "windows" and {"start", "revision"} <= schema.fields.keys()
+
+
+def _descending(request: web.Request) -> bool:
+    return choice(request, "order", ("asc", "desc"), "asc") == "desc"
+
+
+def _limit(request: web.Request) -> int:
+    text = request.query.get("limit")
+    if text == "all":
+        return ALL
+    try:
+        return number(request, "limit", LIMIT, MOST)
+    except HttpProblem:
+        raise bad("limit", f"a number from 1 to {MOST}, or all", text or "") from None
+
+
 class Page:
     """A part of a stream's rows, and where the next one begins.
 
@@ -140,8 +225,8 @@ class Page:
     def __init__(self, request: web.Request, stream: str, schema: Schema, clock: Clock) -> None:
         self.url = request.rel_url
         self.start, self.end = time(request, "from", clock), time(request, "to", clock)
-        self.limit = number(request, "limit", LIMIT, MOST)
-        self.descending = choice(request, "order", ("asc", "desc"), "asc") == "desc"
+        self.limit = _limit(request)
+        self.descending = _descending(request)
         self.at: int | None = None
         self.skip = 0
         if (text := request.query.get("cursor")) is not None:
@@ -156,7 +241,19 @@ class Page:
             start = self.at if start is None else max(start, self.at)
         # One row more than asked for tells whether there is a next page.
         limit = self.limit + self.skip + 1
-        self.query = RowsQuery(stream, keys(request, schema), start, end, limit, self.descending)
+        newest = corrected(request, schema)
+        self.query = RowsQuery(stream, keys(request, schema), start, end, limit, self.descending, newest)
+
+    @property
+    def long(self) -> bool:
+        return self.limit == ALL
+
+    def walk(self, newest: int) -> Walk:
+        """All rows from here on, as of now: with an end, since a slow reader would never reach that of a stream that grows."""
+        query = replace(self.query, limit=ALL)
+        if query.end is None:
+            query = replace(query, end=newest + 1)
+        return Walk(query, WALK_ROWS, self.skip)
 
     def cut(self, found: Frame) -> tuple[Frame, str | None]:
         """The rows of this page, and the link to the next one if there is one."""

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import orjson
 from aiohttp import web
 
 from pipeline.api import described
-from pipeline.component import Context, ReadingSettings, Server, Services, StreamInfo
-from pipeline.frame import Frame, KeyTable, Schema, instant_text, rows
+from pipeline.component import Server, Services, StreamInfo, Unanswerable
+from pipeline.frame import KeyTable, Schema, instant_text
 from pipeline.problem import did_you_mean
-from pipeline.registry import codec_for
-from pipeline.web import HttpProblem, answer, encoded, latest_values, read_body
+from pipeline.web import HttpProblem, answer, latest_values, read_body
 from sinks.query_server import descriptions, questions
 from sinks.query_server.alerts import Alerts
+from sinks.query_server.answers import Answers
 from sinks.query_server.live import Live
 from sinks.query_server.questions import LATEST, MOST, Page
 
 if TYPE_CHECKING:
     from pipeline.clock import Clock
+    from pipeline.walk import Walk
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-LARGE = 2_000  # rows from which on an answer is made beside the loop: 2 ms of work
 MOST_BYTES = 1_000_000  # of the body of a request
 LETTERS = 100  # dead letters in an answer, unless asked otherwise
-MEDIA = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
-_PAGING = ("key", "from", "to", "fields", "limit", "order", "cursor", "format")
+MOST_LONG = 8  # answers without a limit at a time: each has its turn in the readers' threads, and a few MB
+_ASKED = ("key", "from", "to", "fields", "limit", "points", "order", "revisions", "cursor", "format")
 
 # A second query_server (with a retention of its own) adds its streams to the answers of the first.
 _mounted: WeakKeyDictionary[Server, Routes] = WeakKeyDictionary()
@@ -58,6 +56,7 @@ class Routes:
         self.inputs = inputs
         self.keys = keys
         self.clock = clock
+        self.long = 0  # answers without a limit that are on their way
 
     def table(self) -> dict[str, Handler]:
         return {
@@ -89,25 +88,35 @@ class Routes:
         if (wanted := questions.keys(request, schema)) is not None:
             frame = frame.where(np.isin(frame.key, [self.keys.get(key, -1) for key in wanted]))
         schema = questions.fields(request, schema)
-        return await self._encoded(frame, lambda: _as_json(name, rows(frame, schema, self.keys.names)), "json")
+        return await Answers(request, name, schema, self.keys, paged=False).short(frame)
 
     @described(descriptions.ROWS)
     async def rows(self, request: web.Request) -> web.StreamResponse:
-        questions.only(request, _PAGING)
+        questions.only(request, _ASKED)
         name, schema = self._stream(request)
-        form = questions.choice(request, "format", MEDIA, "json")
+        answers = Answers(request, name, questions.fields(request, schema), self.keys)
+        if "points" in request.query:
+            try:
+                frame = await self.services.rows(questions.shape(request, name, schema, self.clock))
+            except Unanswerable as error:
+                raise HttpProblem(400, str(error), parameter="points") from None
+            return await answers.short(frame)
         page = Page(request, name, schema, self.clock)
-        schema = questions.fields(request, schema)
+        if page.long:
+            newest = max(self.clock.wall(), int(self.services.latest(name).time.max(initial=0)))
+            return await self._long(answers, page.walk(min(newest, LATEST)))
         frame, link = page.cut(await self.services.rows(page.query))
+        return await answers.short(frame, link)
 
-        def encode() -> bytes:
-            shown = rows(frame, schema, self.keys.names)
-            return _as_json(name, shown, next=link) if form == "json" else _as_lines(schema, shown, form)
-
-        response = await self._encoded(frame, encode, form)
-        if link is not None:
-            response.headers["Link"] = f'<{link}>; rel="next"'
-        return response
+    async def _long(self, answers: Answers, walk: Walk) -> web.StreamResponse:
+        if self.long >= MOST_LONG:
+            text = f"{MOST_LONG} answers without a limit are on their way already"
+            raise HttpProblem(503, text, {"Retry-After": "10"})
+        self.long += 1
+        try:
+            return await answers.long(walk, self.services.rows)
+        finally:
+            self.long -= 1
 
     def _stream(self, request: web.Request) -> tuple[str, Schema]:
         name = request.match_info["name"]
@@ -115,12 +124,6 @@ class Routes:
             hint = did_you_mean(name, self.inputs)
             raise HttpProblem(404, f'there is no stream "{name[:100]}"{hint}')
         return name, self.inputs[name]
-
-    async def _encoded(self, frame: Frame, encode: Callable[[], bytes], form: str) -> web.StreamResponse:
-        body = encode() if len(frame) < LARGE else await asyncio.to_thread(encode)
-        if form == "json":
-            return encoded(body)
-        return web.Response(body=body, content_type=MEDIA[form], charset="utf-8")
 
     @described(descriptions.VALUES)
     async def values(self, _: web.Request) -> web.StreamResponse:
@@ -178,18 +181,6 @@ class Routes:
 
 
 # --- how things are shown -------------------------------------------------------------------------------------------
-
-
-def _as_json(stream: str, shown: list[dict[str, Any]], **more: Any) -> bytes:
-    return orjson.dumps({"stream": stream, "rows": shown, **more})
-
-
-def _as_lines(schema: Schema, shown: list[dict[str, Any]], form: str) -> bytes:
-    settings = ReadingSettings(format="csv" if form == "csv" else "json")
-    codec = codec_for(settings, Context("query_server", KeyTable()))
-    assert codec is not None  # these two are built in
-    names = [*([schema.key] if schema.key else []), "time", *schema.fields]
-    return codec.header(names) + codec.encode(shown)
 
 
 def _shown(info: StreamInfo) -> dict[str, Any]:

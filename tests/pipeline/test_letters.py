@@ -326,7 +326,8 @@ async def test_what_is_cut_or_not_text_cannot_be_replayed(rig: Make) -> None:
 async def test_the_row_of_the_stream_and_the_receipt_stay_short(rig: Make) -> None:
     r = rig()
     await r.step(json.dumps({"id": "a", "ts": 1, "note": "x" * 3000}))
-    kept = await r.store.read(lambda db: history.rows(db, RowsQuery("in.invalid"), Schema(None, {}), None))
+    invalid = Schema(None, {"raw": Field("string")})
+    kept = await r.store.read(lambda db: history.rows(db, RowsQuery("in.invalid"), invalid, None))
     assert [len(raw) for raw in kept["raw"].tolist()] == [200]
 
 

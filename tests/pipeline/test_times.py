@@ -18,3 +18,10 @@ def test_what_is_no_time_costs_only_itself(beside: Any, wrong: Any) -> None:
     assert good is not None
     assert good.tolist() == [True, False]
     assert times.tolist()[0] == NOON
+
+
+@pytest.mark.parametrize("unit", ["auto", "s", "ns"])
+def test_the_number_of_64_bits_that_has_no_opposite_is_no_time(unit: str) -> None:
+    times, good = nanoseconds([5, -(2**63)], unit)
+    assert good is not None
+    assert (times.tolist()[0], good.tolist()) == (5 * (1 if unit == "ns" else 10**9), [True, False])

@@ -19,8 +19,8 @@ from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, KeyTable, Schema, 
 from pipeline.quantity import Duration, Size
 from pipeline.server import HttpServer
 from sinks.query_server import QueryServer, QueryServerSettings
+from sinks.query_server.answers import LARGE
 from sinks.query_server.questions import LATEST, MOST
-from sinks.query_server.routes import LARGE
 
 T0 = 1_769_860_800 * SECOND  # 2026-01-31T12:00:00Z
 READINGS = Schema("id", {"value": Field("float"), "note": Field("string", optional=True)})
@@ -301,7 +301,11 @@ async def test_some_fields() -> None:
         ("cursor=9223372036854775807.0", "cursor"),
         ("cursor=1.999999", "cursor"),
         ("form=csv", "form"),
-        ("points=500", "points"),
+        ("points=0", "points"),
+        ("points=10001", "points"),
+        ("points=500&limit=5", "limit"),
+        ("points=500&cursor=5.1", "cursor"),
+        ("revisions=old", "revisions"),
     ],
 )
 async def test_a_question_that_cannot_be_understood_names_the_parameter(question: str, parameter: str) -> None:
