@@ -17,7 +17,7 @@ from pipeline.frame import DTYPES, Array, Bools, Column, Frame, Ints
 from pipeline.parts import Part, known, spread, zeros
 
 if TYPE_CHECKING:
-    from pipeline.component import PerKey
+    from pipeline.perkey import PerKey
 
 PerKeys = Callable[[str, Sequence[tuple[str, str]] | str], "PerKey"]  # state by key of a new name
 

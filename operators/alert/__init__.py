@@ -18,8 +18,9 @@ from operators.alert.rows import Rows
 from operators.alert.silence import Silence
 from operators.alert.timers import Timers
 from operators.alert.watch import FAR, Latch, Reading, Rules, Step, Watch
-from pipeline.component import Memory, Operator, OperatorContext, PerKey, Settings, State
+from pipeline.component import Memory, Operator, OperatorContext, Settings, State
 from pipeline.frame import BEGUN, Array, Frame, Ints, Sided, concatenate
+from pipeline.perkey import PerKey
 from pipeline.quantity import Duration
 
 
