@@ -127,6 +127,7 @@ class File(CodecSource):
         """The line atop a file whose format has one; it goes before every chunk."""
         if not getattr(self.codec, "has_header", False):
             return b""
+        handle.seek(0)
         first: bytes = handle.read(MAX_LINE)
         return first[: first.find(b"\n") + 1] or first
 

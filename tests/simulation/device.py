@@ -50,6 +50,7 @@ FIELDS
 type = "file"
 path = "grown.log"
 follow = true
+format = "{format}"
 FIELDS
 [sources.recorded]
 type = "file"

@@ -59,6 +59,7 @@ class Simulation:
     def choose(self, chosen: Chosen) -> None:
         """Write the pipeline file, and what lies beside it."""
         self.chosen = chosen
+        self.grown.csv = chosen.format == "csv"
         (self.folder / "pipeline.toml").write_text(PIPELINE.format(**chosen._asdict()))
 
     def short_run(self, full_from: int) -> None:

@@ -159,6 +159,32 @@ async def test_following(tmp_path: Path) -> None:
     task.cancel()
 
 
+async def test_a_followed_csv_has_its_header_in_every_chunk(tmp_path: Path) -> None:
+    """Also after a restart in its middle, and after a rotation."""
+    path = tmp_path / "in.csv"
+    path.write_text("id,ts,value\n" + "".join(f"a,1,{v}\n" for v in range(30)))
+    made, inbox = source(tmp_path, path="in.csv", format="csv", follow=True), Taken()
+
+    async def until(n: int) -> None:
+        for _ in range(400):
+            if len(values(made, inbox.payloads)) >= n:
+                break
+            await asyncio.sleep(0.005)
+        assert values(made, inbox.payloads) == list(range(n))
+
+    task = asyncio.create_task(made.run(inbox, None))
+    await until(30)
+    task.cancel()
+    with path.open("a") as out:
+        out.write("".join(f"a,1,{v}\n" for v in range(30, 60)))
+    task = asyncio.create_task(made.run(inbox, inbox.payloads[-1].position))
+    await until(60)
+    path.rename(tmp_path / "in.csv.1")
+    path.write_text("id,ts,value\na,1,60\n")
+    await until(61)
+    task.cancel()
+
+
 class Log:
     """A file that a program writes to and that is rotated, and the source that follows it."""
 
