@@ -469,8 +469,16 @@ class Sink:
 class Server(Protocol):
     """The one aiohttp server of the pipeline."""
 
-    def route(self, method: str, path: str, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> bool:
-        """Mount a handler; False: another one has that method and path already."""
+    def route(
+        self,
+        method: str,
+        path: str,
+        handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+        *,
+        public: bool = False,
+    ) -> bool:
+        """Mount a handler; False: another one has that method and path already. `public`: it tells nothing of this
+        pipeline, and needs no token."""
         ...
 
     def on_close(self, end: Callable[[], None]) -> None:

@@ -95,18 +95,22 @@ class HttpServer:
         self._token = settings.token.reveal().encode() if settings.token else None
         self._local = self._token is None and not settings.insecure and _is_loopback(self.host)
         self._hosts: set[str] = set()
+        self._public: set[Handler] = set()  # handlers that need no token
         self._on_close: list[Callable[[], None]] = []
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
         self._watching: asyncio.Task[None] | None = None
 
-    def route(self, method: str, path: str, handler: Handler) -> bool:
-        """Mount a handler; False: another one has that method and path already. Only before `start`."""
+    def route(self, method: str, path: str, handler: Handler, *, public: bool = False) -> bool:
+        """Mount a handler; False: another one has that method and path already. Only before `start`. `public`: it tells
+        nothing of this pipeline, and needs no token."""
         if self._runner is not None:
             raise RuntimeError("the server has started; its routes are fixed")
         if (method, path) in self._routes:
             return False
         self._routes[method, path] = handler
+        if public:
+            self._public.add(handler)
         return True
 
     def on_close(self, end: Callable[[], None]) -> None:
@@ -222,6 +226,8 @@ class HttpServer:
         """HttpProblem for a wrong token; where none is needed, for what a page elsewhere made a browser send."""
         headers = request.headers
         if self._token is not None:
+            if self._public and request.match_info.handler in self._public:
+                return
             scheme, _, given = headers.get(hdrs.AUTHORIZATION, "").partition(" ")
             right = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token)
             if not right or scheme.lower() != "bearer":

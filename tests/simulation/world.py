@@ -31,8 +31,10 @@ class Server:
     def __init__(self) -> None:
         self.routes: dict[tuple[str, str], Callable[..., Any]] = {}
 
-    def route(self, method: str, path: str, handler: Callable[..., Any]) -> bool:
+    def route(self, method: str, path: str, handler: Callable[..., Any], *, public: bool = False) -> bool:
         return self.routes.setdefault((method, path), handler) is handler
+
+    def on_close(self, end: Callable[[], None]) -> None: ...
 
     async def start(self) -> None: ...
 

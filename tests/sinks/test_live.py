@@ -95,6 +95,7 @@ async def device() -> AsyncIterator[tuple[Committed, str]]:
         yield committed, server.url
     finally:
         await server.close()
+        await asyncio.sleep(0.02)  # for transports whose client went away in the middle
 
 
 class Events:
