@@ -15,17 +15,16 @@ from pipeline.frame import (
     Column,
     Field,
     Frame,
-    Ints,
     Progress,
     Schema,
     column,
-    concatenate,
     empty,
 )
 from pipeline.problem import did_you_mean
 from pipeline.quantity import Duration
+from pipeline.waiting import FAR, Waiting
 
-FAR = 2**63 - 1
+BITS = ".bits"  # of a reading that waits, among its columns: no field can be called so
 MOST_STEPS = 16  # each has two conditions, and there is a bit for each of them
 OWN_FIELDS = {"start": Field("time"), "end": Field("time")}
 
@@ -139,14 +138,15 @@ class Pattern(Operator):
         self.steps = [self._step(i, step, settings) for i, step in enumerate(settings.sequence[:MOST_STEPS])]
         if not 1 < len(settings.sequence) <= MOST_STEPS:
             context.problem("sequence", f"a sequence has 2 to {MOST_STEPS} steps")
+        self.absences = any(not step.when for step in self.steps)
         self.kinds = {name: _kind(place[1], context) for name, place in self.shown.items()}
         self.schema = Schema(context.schema.key, {**OWN_FIELDS, **self.kinds})
         self.late = context.output("late", context.schema)
         # Readings that fit some step; `seq` is when they came.
         self.kept = {of: context.fields[of] for _, of in self.shown.values() if of in context.fields}
-        self.waiting = empty(context.schema._replace(fields=self.kept), NO_PROGRESS)
-        self.bits: Ints = np.empty(0, np.int64)
-        self.first = FAR  # the earliest time that waits
+        kept = empty(context.schema._replace(fields=self.kept), NO_PROGRESS)
+        self.waiting = Waiting(kept.with_columns({BITS: Column(np.empty(0, np.int64))}))
+        self.nothing = empty(self.schema, NO_PROGRESS)
         self.open: dict[int, list[Open]] = {}  # by key, in the order in which they began
         self.busy = np.zeros(0, np.bool_)  # by key: whether it has begun anything
         self.fires: list[tuple[int, int]] = []  # heap: end of an absence, key; what was given up stays until then
@@ -184,46 +184,38 @@ class Pattern(Operator):
         for n, condition in enumerate(self.conditions):
             bits |= condition.holds(frame).astype(np.int64) << n
         late = frame.time < frame.watermark_before()
-        fits = np.flatnonzero((bits != 0) & ~late)
+        fits = ((bits != 0) & ~late).nonzero()[0]
         if len(self.waiting) + len(fits) > self.max_waiting:
             raise ValueError(f"too many readings wait for the watermark (max_waiting = {self.max_waiting:,})")
         if late.any():
             self.late(frame.where(late))
         if len(fits):
-            kept = Frame(frame.time, frame.key, frame.seq, {n: frame[n] for n in self.kept}, frame.progress)
-            self.waiting = concatenate([self.waiting, kept.take(fits)])
-            self.bits = np.concatenate([self.bits, bits[fits]])
-            self.first = int(self.waiting.time.min())
+            columns = {BITS: Column(bits), **{n: frame[n] for n in self.kept}}
+            self.waiting.add(Frame(frame.time, frame.key, frame.seq, columns, frame.progress).take(fits))
         found: list[Match] = []
-        if self.first <= frame.watermark or (frame.ended and len(self.waiting)):
-            self._take(frame.progress, found)
+        taken = self.waiting.take(FAR if frame.ended else frame.watermark + 1)
+        if len(taken):
+            self._take(taken, frame.progress, found)
         self._pass(frame.progress, found)
-        return self._rows(found, frame.progress)
+        return self._rows(found, frame.progress) if found else self.nothing.with_progress(frame.progress)
 
-    def _take(self, progress: Progress, found: list[Match]) -> None:
+    def _take(self, taken: Frame, progress: Progress, found: list[Match]) -> None:
         """The readings that the watermark has reached, in the order of their times."""
-        waiting = self.waiting
-        ready = (waiting.time <= progress.watermark) | progress.ended
-        rows = np.flatnonzero(ready)
-        rows = rows[np.lexsort((waiting.seq[rows], waiting.time[rows]))]
         # Of a key that has begun nothing, only what begins something matters.
         if len(self.busy) < len(self.context.keys):
             more = max(len(self.context.keys) - len(self.busy), len(self.busy), 16)
             self.busy = np.concatenate([self.busy, np.zeros(more, np.bool_)])
-        key = waiting.key[rows]
-        begins = (self.bits[rows] & self.steps[0].when) != 0
-        rows = rows[self.busy[key] | np.isin(key, key[begins])]
-        taken = waiting.take(rows)
+        begins = (taken[BITS].values & self.steps[0].when) != 0
+        self.busy[taken.key[begins]] = True
+        taken = taken.where(self.busy[taken.key])
         seq = np.maximum(progress.reached(taken.time), taken.seq)
         values = [self._values(place, taken) for _, place in self.shown.values()]
-        numbers = zip(taken.key.tolist(), taken.time.tolist(), seq.tolist(), self.bits[rows].tolist(), strict=True)
+        numbers = zip(taken.key.tolist(), taken.time.tolist(), seq.tolist(), taken[BITS].tolist(), strict=True)
         for i, (key, time, at, bits) in enumerate(numbers):
             if key in self.open or bits & self.steps[0].when:
-                self._fire(key, time, progress, found)
+                if self.absences:
+                    self._fire(key, time, progress, found)
                 self._reading(Reading(key, time, at, bits, [of[i] for of in values]), found)
-        stays = np.flatnonzero(~ready)
-        self.waiting, self.bits = waiting.take(stays), self.bits[stays]
-        self.first = int(self.waiting.time.min(initial=FAR))
 
     def _values(self, name: str, rows: Frame) -> list[Any]:
         if name == self.schema.key:
@@ -314,8 +306,6 @@ class Pattern(Operator):
                     self._give_up(key, one)
 
     def _rows(self, found: list[Match], progress: Progress) -> Frame:
-        if not found:
-            return empty(self.schema, progress)
         ranks = self.context.keys.ranks()
         found.sort(key=lambda m: (m.seq, m.end, int(ranks[m.key]), m.start))
         end = np.array([m.end for m in found], np.int64)
@@ -329,7 +319,7 @@ class Pattern(Operator):
 
     def due(self) -> int | None:
         fires = self.fires[0][0] + 1 if self.fires else FAR
-        due = min(self.first, fires)
+        due = min(self.waiting.first, fires)
         return None if due == FAR else due
 
     def memory(self) -> Memory:
@@ -339,20 +329,22 @@ class Pattern(Operator):
         return Memory((40 + shown) * self.max_open, beyond=beyond)
 
     def snapshot(self) -> State:
-        rows = self.waiting
+        rows = self.waiting.rows()
         columns = {
-            n: [c.values.copy(), None if c.present is None else c.present.copy()] for n, c in rows.columns.items()
+            n: [c.values.copy(), None if c.present is None else c.present.copy()]
+            for n, c in rows.columns.items()
+            if n != BITS
         }
         return super().snapshot() | {
-            "waiting": [rows.time.copy(), rows.key.copy(), rows.seq.copy(), self.bits.copy(), columns],
+            "waiting": [rows.time.copy(), rows.key.copy(), rows.seq.copy(), rows[BITS].values.copy(), columns],
             "open": [[key, o.start, o.end, o.step, [*o.values]] for key, of in self.open.items() for o in of],
         }
 
     def restore(self, state: State) -> None:
         super().restore(state)
-        time, key, seq, self.bits, columns = state["waiting"]
-        self.waiting = Frame(time, key, seq, {n: Column(*parts) for n, parts in columns.items()}, NO_PROGRESS)
-        self.first = int(time.min(initial=FAR))
+        time, key, seq, bits, columns = state["waiting"]
+        kept = {BITS: Column(bits), **{n: Column(*parts) for n, parts in columns.items()}}
+        self.waiting.put_back(Frame(time, key, seq, kept, NO_PROGRESS))
         self.open, self.fires, self.expires = {}, [], []
         self.busy = np.zeros(len(self.context.keys), np.bool_)
         for code, start, end, step, values in state["open"]:
