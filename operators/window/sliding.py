@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -11,14 +11,16 @@ from pipeline.aggregate.kept import spans
 from pipeline.frame import DTYPES, Column
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from operators.window.groups import Groups
     from pipeline.aggregate import Aggregates
     from pipeline.component import State
-    from pipeline.frame import Ints, Progress
+    from pipeline.frame import Array, Ints, Progress
 
 _WAITS = 2**63 - 1  # in `shown`: the row has not left
 _MOST = 1 << 18  # readings of windows that are gathered at a time: bounds what a Frame needs beside the state
-_NO_ROWS: Ints = np.empty(0, np.int64)
+_FEW = 4  # rows that are looked for, or put in, one by one: all at once takes more calls
 
 
 class Sliding:
@@ -76,20 +78,25 @@ class Sliding:
         at = self._place(group, time, "right")
         fresh = {"group": group, "time": time, "number": self._came + order}
         fresh |= {"shown": np.full(len(order), _WAITS), "revision": np.full(len(order), -1)}
+        put = _inserting(at, len(self.time))
         for name, values in fresh.items():
-            setattr(self, name, np.insert(getattr(self, name), at, values))
+            setattr(self, name, put(getattr(self, name), values))
         self.values = [
-            Column(np.insert(c.values, at, r.values[order]), np.insert(c.known(), at, r.known()[order]))
+            Column(put(c.values, r.values[order]), put(c.known(), r.known()[order]))
             for c, r in zip(self.values, readings.values, strict=True)
         ]
         places = np.empty(len(order), np.int64)
         places[order] = at + np.arange(len(order))
         return places
 
-    def _place(self, group: Ints, time: Ints, side: str) -> Ints:
+    def _place(self, group: Ints, time: Ints, side: Literal["left", "right"]) -> Ints:
         """Where rows of this group and time begin, or where they end."""
-        low = np.searchsorted(self.group, group)
-        high = np.searchsorted(self.group, group, "right")
+        low = self.group.searchsorted(group)
+        high = self.group.searchsorted(group, "right")
+        if len(group) <= _FEW:
+            spans_ = zip(low.tolist(), high.tolist(), time.tolist(), strict=True)
+            places = [a + int(self.time[a:b].searchsorted(t, side)) for a, b, t in spans_]
+            return np.array(places, np.int64)
         while (searching := low < high).any():
             middle = np.minimum((low + high) >> 1, len(self.time) - 1)
             found = self.time[middle]
@@ -155,6 +162,9 @@ class Sliding:
 
     def _revisions(self, row: Ints) -> Ints:
         """Of rows in the order in which they leave; a row may be there several times."""
+        if not (self.lateness or self._ended):  # each leaves once
+            self.revision[row] += 1
+            return self.revision[row]
         order = np.argsort(row, kind="stable")
         begins = np.diff(row[order], prepend=-1) != 0
         place = np.arange(len(row))
@@ -202,3 +212,20 @@ class Sliding:
         self.group, self.time, self.number, self.shown, self.revision = state["rows"]
         self.values = [Column(values, present) for values, present in state["values"]]
         self._came, self._ended, self._watermark = state["mark"]
+
+
+def _inserting(at: Ints, n: int) -> Callable[[Array, Array], Array]:
+    """Puts values into arrays of `n`, each before the place `at`, which rises: np.insert works out anew for each array where."""
+    if len(at) == 1:
+        place = int(at[0])
+        return lambda into, values: np.concatenate((into[:place], values, into[place:]))
+    new = np.zeros(n + len(at), np.bool_)
+    new[at + np.arange(len(at))] = True
+    old = ~new
+
+    def put(into: Array, values: Array) -> Array:
+        wider = np.empty(len(new), into.dtype)
+        wider[new], wider[old] = values, into
+        return wider
+
+    return put
