@@ -172,6 +172,11 @@ class Operator:
         """The lowest watermark at which rows would leave without a further reading; None: no such. ns"""
         return None
 
+    def explain(self, key: int, readings: Frame) -> dict[str, Any] | None:
+        """For people: what it makes of a key, by code, of which these are the newest readings, in order; None: it does not
+        say. Changes nothing."""
+        return None
+
     def memory(self) -> Memory:
         """What it may hold at most, for `headwater check`."""
         return Memory(sum(state.dtype.itemsize for state in self.context.states.values()))
@@ -575,6 +580,14 @@ class Services(Protocol):
     async def delivery(self) -> list[dict[str, Any]]: ...
     async def alert_notes(self, ids: Sequence[str], rows: Sequence[tuple[str, int, int]]) -> AlertNotes:
         """Of alerts with these ids, and of rows of (alert, code of the key, time)."""
+        ...
+
+    def inputs(self, node: str) -> tuple[str, ...]:
+        """The streams that come to an operator; none: there is no such."""
+        ...
+
+    async def explain(self, node: str, key: int, readings: Mapping[str, Frame]) -> dict[str, Any] | None:
+        """What an operator makes of a key (`Operator.explain`). `readings` of it, by input and each in order."""
         ...
 
     async def acknowledge(self, id_: str, by: str, note: str) -> None:

@@ -19,7 +19,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -87,6 +87,32 @@ def compile_expression(
     if want and part.kind != want and not (want == "float" and part.kind in NUMBERS):
         raise ExpressionError(f'"{_cut(text)}" gives {_a(part.kind)}; {_a(want)} is needed here')
     return Expression(text, part, compiler.names)
+
+
+class Clause(NamedTuple):
+    """A part of a condition."""
+
+    text: str
+    sides: tuple[str, str] | None  # of one thing compared with one other
+    wanted: bool  # what it must be for the condition; behind a `not` that is false
+
+
+def clauses(text: str) -> list[Clause]:
+    """The parts of a condition that `and`, `or` and `not` join, from left to right."""
+    found: list[Clause] = []
+    waiting: list[tuple[ast.expr, bool]] = [(_parse(text), True)]
+    while waiting:
+        node, wanted = waiting.pop()
+        if isinstance(node, ast.BoolOp):
+            waiting += [(value, wanted) for value in reversed(node.values)]
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            waiting.append((node.operand, not wanted))
+        else:
+            sides = None
+            if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
+                sides = ast.unparse(node.left), ast.unparse(node.comparators[0])
+            found.append(Clause(ast.unparse(node), sides, wanted))
+    return found
 
 
 def constant(kind: str) -> Expression:

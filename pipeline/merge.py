@@ -62,14 +62,14 @@ class Merge:
         progress = self._progress([f.progress for f in frames])
         self.reached = progress.watermark
         inputs = len(frames) - len(self.sides)
-        fitted = [self._fit(f) for f in frames[:inputs]]
+        fitted = [self.fit(f) for f in frames[:inputs]]
         rows = in_order(concatenate(fitted, progress))
         if not self.sides:
             return rows
         beside = zip(self.sides, frames[inputs:], strict=True)
         return Sided(rows, {stream: frame.with_progress(progress) for stream, frame in beside})
 
-    def _fit(self, frame: Frame) -> Frame:
+    def fit(self, frame: Frame) -> Frame:
         """All fields of the merged schema; those that this input lacks are missing."""
         if frame.columns.keys() == self.schema.fields.keys():
             return frame

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo
-from pipeline.frame import NO_PROGRESS, Frame, Schema, empty
+from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, empty
 from pipeline.journal import alerts, dead, history, points
 from pipeline.journal.commit import those_set_aside
 from pipeline.letters import AT_ONCE, shown, why_not
+from pipeline.merge import Merge
 
 if TYPE_CHECKING:
     from pipeline.delivery import Delivery
@@ -84,6 +87,19 @@ class EngineServices:
             return AlertNotes(alerts.acknowledged(db, ids), known, alerts.silences(db, now))
 
         return await self.engine.store.read(look)
+
+    def inputs(self, node: str) -> tuple[str, ...]:
+        return self.engine.graph.config.nodes[node].inputs if node in self.engine.graph.edges else ()
+
+    async def explain(self, node: str, key: int, readings: Mapping[str, Frame]) -> dict[str, Any] | None:
+        edge = self.engine.graph.edges[node]
+        fit = Merge(edge.context.schema).fit
+        came = concatenate(
+            [fit(frame) for frame in readings.values() if len(frame)] or [empty(edge.context.schema, NO_PROGRESS)]
+        )
+        found = edge.operator.explain(key, came.take(np.argsort(came.time, kind="stable")))
+        await self.engine.store.write(lambda _: None)  # the graph may be ahead of what is durable
+        return found
 
     async def acknowledge(self, id_: str, by: str, note: str) -> None:
         done = Acknowledged(by, note, self.engine.clock.wall())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -132,6 +132,7 @@ class Alert(Operator):
 
     def __init__(self, settings: AlertSettings, context: OperatorContext) -> None:
         super().__init__(settings, context)
+        self.settings = settings
         _check(settings, context)
         self.rate = Rate(settings.rate, context) if settings.rate else None
         readings = self.rate.schema if self.rate else context.schema
@@ -354,6 +355,11 @@ class Alert(Operator):
     def due(self) -> int | None:
         due = min(self.timers.due(), self.rows.due(), self.silence.due() if self.silence else FAR)
         return None if due == FAR else due
+
+    def explain(self, key: int, readings: Frame) -> dict[str, Any]:
+        from operators.alert.why import explain
+
+        return explain(self, key, readings)
 
     def memory(self) -> Memory:
         return super().memory()._replace(beyond="about 1 kB for each key that fires or waits")

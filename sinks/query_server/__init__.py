@@ -44,6 +44,10 @@ class QueryServer(Sink):
                                 delivering sink (`delivery`: waiting, sent, refused, silenced); and all silences that hold
     /api/alerts/ID              the rows of one alert of one key, from when its condition began to hold until it was over; a
                                 level that came later has a `since`, and so an ID, of its own
+    /api/alerts/ID/why          what raised it: the readings from `since` to the one that its row shows, as far as they are
+                                recorded, and the conditions at that one: each part, both sides, how far they are apart
+    /api/alerts/why-not         `alert`, `key`: what it makes of the key's newest recorded reading, what it waits for or is held
+                                back by, and in a sentence why it does not fire
     POST /api/alerts/ID/acknowledge     {"by": "ann", "note": "on my way"}; the last one to say so counts
     POST /api/alerts/silence    {"alert": "overheat", "key": "s1", "for": "1 h", "by": "ann"}, with a `note` if need be;
                                 without `key` for each. While it holds, rows of the alert go to no delivering sink; they are

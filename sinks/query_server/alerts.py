@@ -24,6 +24,8 @@ MOST_BYTES = 100_000  # of the body of a request
 LONGEST = 1_000  # characters of what somebody says
 LONGEST_SILENCE = 3_653 * 86_400 * 1_000_000_000  # ns; ten years
 ROWS = 1_000  # of one alert in an answer
+EARLIER = 100  # readings before the one in question that conditions may look back to
+MOST_READINGS = 1_000
 
 
 class Alert(NamedTuple):
@@ -56,6 +58,7 @@ class Standing(NamedTuple):
     stream: str
     code: int  # of its key
     time: int
+    reading: int | None  # the time of the reading that it shows, ns
     row: dict[str, Any]
 
 
@@ -70,7 +73,9 @@ class Alerts:
 
     def mount(self, server: Server) -> None:
         server.route("GET", "/api/alerts", self.all)
+        server.route("GET", "/api/alerts/why-not", self.why_not)
         server.route("GET", "/api/alerts/{id}", self.one)
+        server.route("GET", "/api/alerts/{id}/why", self.why)
         server.route("POST", "/api/alerts/{id}/acknowledge", self.acknowledge)
         server.route("POST", "/api/alerts/silence", self.silence)
 
@@ -102,6 +107,50 @@ class Alerts:
         shown = [self._shown(one, notes, i) for i, one in enumerate(found)]
         return answer({"alert": shown[-1], "rows": shown})
 
+    async def why(self, request: web.Request) -> web.StreamResponse:
+        """What raised it: the readings from `since` to the row's, and the conditions at the last of them."""
+        questions.only(request, ())
+        found = await self._history(self._asked(request))
+        at = next((i for i, one in enumerate(found) if one.row["state"] == "firing"), 0)
+        raised, notes = found[at], await self._notes(found)
+        told: dict[str, Any] = {"alert": self._shown(raised, notes, at)}
+        name, since = raised.alert.name, raised.alert.since
+        inputs = self.services.inputs(name)
+        if not inputs:
+            return answer(told | {"operator": None, "readings": [], "hint": f'the pipeline has no alert "{name}" now'})
+        end = raised.time if raised.reading is None else raised.reading
+        readings, missing = await self._readings(inputs, raised.alert.key, end, MOST_READINGS)
+        operator = await self.services.explain(name, raised.code, readings)
+        if operator is not None and operator["group"]:
+            hint = "this row is of a group: `keys` says which keys fire, and /api/alerts/why-not looks at one of them"
+            return answer(told | {"operator": None, "readings": [], "hint": hint})
+        shown = self._shown_readings({n: f.where(f.time >= since) for n, f in readings.items()})
+        return answer(told | {"operator": _at_raise(operator), "readings": shown, "hint": missing})
+
+    async def why_not(self, request: web.Request) -> web.StreamResponse:
+        """What an alert makes of the newest reading of a key, and what keeps it from firing."""
+        questions.only(request, ("alert", "key"))
+        name, key = request.query.get("alert"), request.query.get("key")
+        if name is None:
+            raise HttpProblem(400, "alert: missing; which one?", parameter="alert")
+        alerts = {node["name"] for node in self.services.graph() if node.get("type") == "alert"}
+        if name not in alerts:
+            raise HttpProblem(404, f'there is no alert "{name[:100]}"{did_you_mean(name, alerts)}', parameter="alert")
+        inputs = self.services.inputs(name)
+        keyed = self.services.schema(inputs[0]).key is not None
+        if keyed and key is None:
+            raise HttpProblem(400, "key: missing; of which one?", parameter="key")
+        code = self.keys.get(key) if keyed else self.keys.whole()
+        if code is None:
+            raise HttpProblem(404, f'"{(key or "")[:100]}" has had no reading', parameter="key")
+        readings, hint = await self._readings(inputs, key or "", questions.LATEST, EARLIER + 1)
+        told = await self.services.explain(name, code, readings)
+        newest = self._shown_readings(readings)[-1:]
+        silences = (await self.services.alert_notes((), ())).silences
+        silence = _of(silences, name, key or "")
+        about = {"reading": newest[0] if newest else None, "silenced": silence and _silence(silence), "hint": hint}
+        return answer({"alert": name, "key": key} | (told or {}) | about)
+
     # --- what people do ---
 
     @described(descriptions.ACKNOWLEDGE)
@@ -121,7 +170,8 @@ class Alerts:
         questions.only(request, ())
         example = '{"alert": "overheat", "key": "s1", "for": "1 h", "by": "ann"}'
         said = await _body(request, example, ("alert", "key", "for", "by", "note"))
-        name, key = _text(said, "alert"), _text(said, "key") if said.get("key") is not None else None
+        name = _text(said, "alert")
+        key = None if said.get("key") is None else _text(said, "key")
         by, note, text = _text(said, "by"), _text(said, "note", ""), _text(said, "for")
         try:
             length = int(duration(text))
@@ -177,13 +227,40 @@ class Alerts:
             return kept
         raise _unknown()
 
+    async def _readings(
+        self, inputs: tuple[str, ...], key: str, end: int, most: int
+    ) -> tuple[dict[str, Frame], str | None]:
+        """The newest readings of a key up to a time, by input and in order; and what to do where they are not recorded."""
+        found = {}
+        for stream in inputs:
+            if (schema := self.inputs.get(stream)) is not None:
+                query = RowsQuery(stream, [key] if schema.key else None, None, end + 1, most, descending=True)
+                newest = await self.services.rows(query)
+                found[stream] = newest.take(slice(None, None, -1))
+        missing = ", ".join(f'"{stream}"' for stream in inputs if stream not in self.inputs)
+        hint = (
+            f"{missing}: not recorded; add it to the `inputs` of a query_server to see its readings"
+            if missing
+            else None
+        )
+        return found, hint
+
+    def _shown_readings(self, readings: dict[str, Frame]) -> list[dict[str, Any]]:
+        """Of several streams by time."""
+        found: list[tuple[int, dict[str, Any]]] = []
+        for stream, frame in readings.items():
+            shown = rows(frame, self.inputs[stream], self.keys.names)
+            found += [(at, {"stream": stream} | row) for at, row in zip(frame.time.tolist(), shown, strict=True)]
+        return [row for _, row in sorted(found, key=lambda one: one[0])]
+
     def _read(self, stream: str, schema: Schema, frame: Frame) -> list[Standing]:
         shown = rows(frame, schema, self.keys.names)
         since = frame.columns["since"].values if "since" in frame.columns else frame.time
-        columns = (alert_names(frame, stream), frame.key.tolist(), since.tolist(), frame.time.tolist(), shown)
+        reading = frame.columns["reading"].tolist() if "reading" in frame.columns else [None] * len(frame)
+        columns = (alert_names(frame, stream), frame.key.tolist(), since.tolist(), frame.time.tolist(), reading, shown)
         return [
-            Standing(Alert(name, self.keys.names[code], begun), stream, code, time, row)
-            for name, code, begun, time, row in zip(*columns, strict=True)
+            Standing(Alert(name, self.keys.names[code], begun), stream, code, *more)
+            for name, code, begun, *more in zip(*columns, strict=True)
         ]
 
     # --- how it is shown ---
@@ -195,7 +272,7 @@ class Alerts:
     def _shown(self, one: Standing, notes: AlertNotes, number: int) -> dict[str, Any]:
         alert = one.alert
         done = notes.acknowledged.get(alert.id)
-        silence = next((s for s in notes.silences if s.alert == alert.name and s.key in (None, alert.key)), None)
+        silence = _of(notes.silences, alert.name, alert.key)
         own = {"id": alert.id, "stream": one.stream, "key": alert.key, "alert": alert.name}
         about = {
             "acknowledged": done and {"by": done.by, "note": done.note, "time": instant_text(done.clock)},
@@ -203,6 +280,21 @@ class Alerts:
             "delivery": notes.delivery[number],
         }
         return own | one.row | own | about  # the key may be called "id"
+
+
+def _of(silences: list[Silence], alert: str, key: str) -> Silence | None:
+    return next((one for one in silences if one.alert == alert and one.key in (None, key)), None)
+
+
+def _at_raise(told: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Without what the alert has come to since."""
+    if told is None:
+        return None
+    now = ("state", "since", "until")
+    levels = [{name: value for name, value in level.items() if name not in now} for level in told["levels"]]
+    kept = {name: told[name] for name in ("repeat", "flapping") if name in told}
+    silence = {"silent_for": told["silence"]["silent_for"]} if "silence" in told else {}
+    return {"levels": levels} | kept | silence | ({"inhibit": [*told["inhibit"]]} if "inhibit" in told else {})
 
 
 def _silence(one: Silence) -> dict[str, Any]:

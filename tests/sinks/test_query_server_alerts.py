@@ -256,3 +256,141 @@ async def test_what_is_not_json(tmp_path: Path) -> None:
             async with h.http.post(h.device.url + "/api/alerts/silence", data=body) as answer:
                 assert answer.status == 400
                 assert "not JSON" in (await answer.json(content_type=None))["detail"]
+
+
+# --- why, and why not ----------------------------------------------------------------------------------------------
+
+WHY = """
+[pipeline]
+name = "greenhouse"
+state = "state"
+durability = "process"
+disorder = "0 s"
+
+[server]
+listen = "127.0.0.1:{port}"
+
+[sources.house]
+type = "http"
+path = "/data"
+key = "id"
+time = "ts"
+fields = {{ temperature = "float", humidity = "float?" }}
+
+[operators.hot]
+type = "alert"
+input = "house"
+when = "temperature > 30 and not humidity < 20"
+clear = "temperature < 28"
+for = "10 s"
+
+[operators.jump]
+type = "alert"
+input = "house"
+when = "temperature - previous(temperature) > 5"
+
+[operators.rising]
+type = "alert"
+input = "house"
+when = "temperature_rate >= 2"
+rate = {{ field = "temperature" }}
+inhibit = "jump"
+
+[operators.quiet]
+type = "alert"
+input = "hidden"
+when = "temperature > 30"
+
+[operators.hidden]
+type = "filter"
+input = "house"
+where = "temperature > 0"
+
+[sinks.local]
+type = "query_server"
+inputs = ["house", "hot", "jump", "rising", "quiet"]
+"""
+
+
+async def test_why_an_alert_was_raised(tmp_path: Path) -> None:
+    """The readings from `since` to the one that its row shows, and what the last of them made of the condition; the same
+    when much has happened since, and after a kill."""
+    async with house(tmp_path, WHY) as h:
+        for second, temperature in enumerate((20.0, 31.0, 32.0)):
+            await h.reads("s1", second * 6, temperature, 50.0)
+        await h.reads("s1", 16, 33.5, 55.0)
+        await h.reads("s2", 16, 99.0)
+        (alert,) = await h.alerts("?alert=hot&key=s1")
+        before = await h.get(f"/api/alerts/{alert['id']}/why")
+        await h.reads("s1", 30, 10.0, 5.0)
+        await h.kill()
+        told = await h.get(f"/api/alerts/{alert['id']}/why")
+        assert told == before
+        assert told["alert"] == alert
+        shown = [(row["stream"], row["temperature"]) for row in told["readings"]]
+        assert shown == [("house", 31.0), ("house", 32.0)]  # at 16 s `for` was over: that reading is behind it
+        (level,) = told["operator"]["levels"]
+        assert (level["level"], level["for"], level["keep"]) == ("warning", "10 s", "0 s")
+        assert level["when"] == {
+            "text": "temperature > 30 and not humidity < 20",
+            "is": True,
+            "parts": [
+                {"text": "temperature > 30", "is": True, "wanted": True, "left": 32.0, "right": 30, "distance": 2.0},
+                {"text": "humidity < 20", "is": False, "wanted": False, "left": 50.0, "right": 20, "distance": 30.0},
+            ],
+        }
+        assert (level["clear"]["is"], told["hint"]) == (False, None)
+        (jump,) = await h.alerts("?alert=jump&key=s1")
+        why = await h.get(f"/api/alerts/{jump['id']}/why")
+        part = why["operator"]["levels"][0]["when"]["parts"][0]
+        assert (part["left"], part["right"], part["is"]) == (11.0, 5, True)  # from the reading before `since`
+        (quiet,) = await h.alerts("?alert=quiet&key=s2")
+        why = await h.get(f"/api/alerts/{quiet['id']}/why")
+        assert why["readings"] == []
+        assert '"hidden": not recorded; add it to the `inputs` of a query_server' in why["hint"]
+        await h.get("/api/alerts/W10/why", 404)
+
+
+async def test_why_an_alert_does_not_fire(tmp_path: Path) -> None:
+    async with house(tmp_path, WHY) as h:
+
+        async def why_not(alert: str, key: str = "s1") -> Any:
+            return await h.get(f"/api/alerts/why-not?alert={alert}&key={key}")
+
+        await h.reads("s1", 0, 28.5, 50.0)
+        told = await why_not("hot")
+        assert (told["firing"], told["reading"]["temperature"], told["levels"][0]["state"]) == (False, 28.5, "off")
+        assert told["levels"][0]["when"]["parts"][0]["distance"] == 1.5
+        assert told["because"] == (
+            "`temperature > 30 and not humidity < 20` is false: `temperature > 30` is 1.5 away (28.5 and 30)"
+        )
+        await h.reads("s1", 1, 31.0)
+        told = await why_not("hot")
+        assert told["levels"][0]["when"]["is"] is None
+        assert told["because"].endswith("`humidity < 20` has no answer, since a value is missing")
+        await h.reads("s1", 2, 31.5, 50.0)
+        told = await why_not("hot")
+        assert (told["levels"][0]["state"], told["levels"][0]["until"]) == ("waits", "2026-01-31T12:00:12.000Z")
+        assert told["because"].startswith(
+            "its condition holds since 2026-01-31T12:00:02.000Z; if it goes on, it fires at"
+        )
+        await h.kill()
+        assert await why_not("hot") == told
+        await h.reads("s1", 3, 40.0, 50.0)
+        told = await why_not("rising")
+        assert told["inhibit"] == {"jump": True}
+        assert told["because"] == "its condition holds, but it is not raised while jump fires for this key"
+        await h.post("/api/alerts/silence", {"alert": "jump", "for": "1 h", "by": "ann"})
+        told = await why_not("jump")
+        assert (told["firing"], told["silenced"]["by"]) == (True, "ann")
+        assert told["because"] == "it fires, since 2026-01-31T12:00:03.000Z"
+        told = await why_not("quiet")
+        assert (told["reading"], "not recorded" in told["hint"]) == (None, True)
+        for question, status, parameter in (
+            ("", 400, "alert"),
+            ("?alert=hot", 400, "key"),
+            ("?alert=hot&key=s7", 404, "key"),
+            ("?alert=hidden&key=s1", 404, "alert"),
+            ("?alert=hot&key=s1&at=now", 400, "at"),
+        ):
+            assert (await h.get(f"/api/alerts/why-not{question}", status))["parameter"] == parameter
