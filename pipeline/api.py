@@ -96,6 +96,40 @@ class Alert(Struct):
     rows: list[dict[str, Any]]
 
 
+class Why(Struct, kw_only=True):
+    """What raised an alert."""
+
+    alert: Annotated[dict[str, Any], Meta(description="The row that told of it.")]
+    operator: Annotated[
+        dict[str, Any] | None,
+        Meta(description="Its conditions at the last of the readings, part by part, and its times."),
+    ]
+    readings: Annotated[list[dict[str, Any]], Meta(description="Of its key, from `since` on, each with its `stream`.")]
+    hint: Annotated[str | None, Meta(description="What is not recorded, and how it would be.")]
+
+
+class WhyNot(Struct, kw_only=True):
+    """What an alert makes of a key now."""
+
+    alert: str
+    key: str | None
+    firing: bool
+    because: Annotated[str, Meta(description="In a sentence.")]
+    levels: Annotated[
+        list[dict[str, Any]], Meta(description="Each with `when` and `clear` part by part, and its `state`.")
+    ]
+    group: Annotated[bool, Meta(description="Its rows are of many keys.")]
+    repeat: str | UnsetType = UNSET
+    silence: Annotated[dict[str, Any] | UnsetType, Meta(description="`silent_for`, and when the key was heard.")] = (
+        UNSET
+    )
+    inhibit: Annotated[dict[str, bool] | UnsetType, Meta(description="Which of these alerts fire for the key.")] = UNSET
+    flapping: dict[str, Any] | UnsetType = UNSET
+    reading: Annotated[dict[str, Any] | None, Meta(description="The newest of the key that is recorded.")]
+    silenced: Silenced | None
+    hint: Annotated[str | None, Meta(description="What is not recorded, and how it would be.")]
+
+
 class Acknowledge(Struct):
     by: Annotated[str, Meta(min_length=1, max_length=1000)]
     note: Annotated[str, Meta(max_length=1000)] = ""

@@ -107,6 +107,7 @@ class Alerts:
         shown = [self._shown(one, notes, i) for i, one in enumerate(found)]
         return answer({"alert": shown[-1], "rows": shown})
 
+    @described(descriptions.WHY)
     async def why(self, request: web.Request) -> web.StreamResponse:
         """What raised it: the readings from `since` to the row's, and the conditions at the last of them."""
         questions.only(request, ())
@@ -127,6 +128,7 @@ class Alerts:
         shown = self._shown_readings({n: f.where(f.time >= since) for n, f in readings.items()})
         return answer(told | {"operator": _at_raise(operator), "readings": shown, "hint": missing})
 
+    @described(descriptions.WHY_NOT)
     async def why_not(self, request: web.Request) -> web.StreamResponse:
         """What an alert makes of the newest reading of a key, and what keeps it from firing."""
         questions.only(request, ("alert", "key"))
@@ -145,11 +147,12 @@ class Alerts:
             raise HttpProblem(404, f'"{(key or "")[:100]}" has had no reading', parameter="key")
         readings, hint = await self._readings(inputs, key or "", questions.LATEST, EARLIER + 1)
         told = await self.services.explain(name, code, readings)
+        assert told is not None  # each alert says
         newest = self._shown_readings(readings)[-1:]
         silences = (await self.services.alert_notes((), ())).silences
         silence = _of(silences, name, key or "")
         about = {"reading": newest[0] if newest else None, "silenced": silence and _silence(silence), "hint": hint}
-        return answer({"alert": name, "key": key} | (told or {}) | about)
+        return answer({"alert": name, "key": key} | told | about)
 
     # --- what people do ---
 

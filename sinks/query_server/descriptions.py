@@ -53,6 +53,12 @@ ALERTS = Operation(
     ),
 )
 ALERT = Operation("All rows of one alert, the oldest first", api.Alert)
+WHY = Operation("What raised an alert: readings and conditions", api.Why)
+WHY_NOT = Operation(
+    "Why an alert does not fire for a key",
+    api.WhyNot,
+    (Parameter("alert", "Its operator's name."), Parameter("key", "Which key; none where the readings have none.")),
+)
 ACKNOWLEDGE = Operation("Somebody has seen it", api.Alert, body=api.Acknowledge)
 SILENCE = Operation("Say nothing of an alert for a time", api.Silences, body=api.Silence)
 DELIVERY = Operation("What waits for each sink", api.Delivery)

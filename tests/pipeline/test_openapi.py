@@ -90,6 +90,8 @@ async def test_an_alert_and_what_people_do_are_what_it_says(running: Running) ->
     for kind, (status, found) in (
         (api.Alert, await running.get(f"/api/alerts/{alert['id']}")),
         (api.Alert, await running.post(f"/api/alerts/{alert['id']}/acknowledge", {"by": "ann"})),
+        (api.Why, await running.get(f"/api/alerts/{alert['id']}/why")),
+        (api.WhyNot, await running.get("/api/alerts/why-not?alert=high&key=a")),
         (api.Silences, await running.post("/api/alerts/silence", said)),
         (api.Alerts, await running.get("/api/alerts")),
     ):

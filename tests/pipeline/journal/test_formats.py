@@ -66,6 +66,8 @@ async def test_the_pipeline_goes_on_where_it_was(number: int, tmp_path: Path) ->
     assert pipeline.engine.next_seq == 75
     assert pipeline.engine.intakes["readings"].watermark == 74_000_000_000
     assert len(pipeline.engine.intakes["readings"].inbox.requests.answers) == 75
+    alerts = pipeline.engine.alerts["high"].frame()  # known of each key alone, before
+    assert len(alerts) == len(pipeline.engine.latest["high"].frame()) > 0
     store = Store(device / "state", "process")
     with store.connection as db:
         kept = history.rows(db, RowsQuery("readings", limit=1000), graph.streams["readings"], None)
