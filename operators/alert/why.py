@@ -81,7 +81,8 @@ class _Conditions:
         if sides and all(self._expression(side).kind in NUMBERS for side in sides):
             left, right = map(self._value, sides)
             part |= {"left": left, "right": right}
-            part["distance"] = None if left is None or right is None else abs(left - right)
+            near = left is not None and right is not None and left == left and right == right  # not NaN
+            part["distance"] = abs(left - right) if near else None
         return part
 
     def _expression(self, text: str) -> Expression:
