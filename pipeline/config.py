@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Config", "Node", "PipelineSettings", "ServerSettings", "Tls", "load", "loads"]
 
 _VARIABLE = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_ORIGIN = re.compile(r"https?://[^\s/?#@*\"'<>]+")
 _LAST_PORT = 65535
 _SHORTEST_SECRET = 4  # characters; hiding shorter values would only make messages unreadable
 
@@ -86,8 +87,17 @@ class ServerSettings(Settings, frozen=True):
         "127.0.0.1:8080"
     )
     token: Annotated[Secret | None, Meta(description="Bearer token that every request must carry.")] = None
-    tls: Annotated[Tls | None, Meta(description="Certificate and key. Absent: plain HTTP.")] = None
+    read_token: Annotated[Secret | None, Meta(description="Bearer token that may only ask; `token` may do all.")] = None
+    tls: Annotated[
+        Tls | None, Meta(description="Certificate and key; read again when they change. Absent: plain HTTP.")
+    ] = None
     insecure: Annotated[bool, Meta(description="Open to the network without token and tls all the same.")] = False
+    cors: Annotated[
+        tuple[str, ...], Meta(description="Origins whose pages may use it, as https://grafana.example. Absent: none.")
+    ] = ()
+    max_rate: Annotated[
+        float | None, Meta(gt=0, description="Requests a second from one address; more are answered 429. Absent: any.")
+    ] = None
 
     def address(self) -> tuple[str, int]:
         """Host and port; ValueError if `listen` is not that."""
@@ -110,6 +120,18 @@ class Config:
     tests: list[dict[str, Any]]  # the [[test]] tables, as they are
     problems: list[Problem] = field(default_factory=list)  # not empty: for finding more problems only
     variables: dict[str, str] = field(default_factory=dict, repr=False)  # what was taken from the environment
+
+    @cached_property
+    def raw(self) -> dict[str, Any]:
+        """The tables of the text, as they are."""
+        return tomllib.loads(self.text)
+
+    @cached_property
+    def kept_text(self) -> str:
+        """The text as the journal keeps it: without secrets that are written out."""
+        from pipeline.masked import masked
+
+        return masked(self)
 
     @cached_property
     def _lines(self) -> dict[Where, int]:
@@ -242,8 +264,9 @@ class _Reader:
             tls = Tls(certificate=folder / made.tls.certificate, key=folder / made.tls.key)
             made = msgspec.structs.replace(made, tls=tls)
         # `token = "${TOKEN:-}"` with nothing there means none, and not that an empty one opens the door.
-        made = msgspec.structs.replace(made, token=made.token or None)
+        made = msgspec.structs.replace(made, token=made.token or None, read_token=made.read_token or None)
         self._check_listen(made, (table, "listen"))
+        self._check_access(made, table)
         return made
 
     def _check_listen(self, server: ServerSettings, where: Where) -> None:
@@ -256,6 +279,16 @@ class _Reader:
         if not guarded and not _loopback(host) and not {"tls", "token"} & _mistaken(self.found, where):
             shown = host or "every address"
             self.wrong(where, f"{shown} is open to the network: set token or tls, or insecure = true")
+
+    def _check_access(self, server: ServerSettings, table: str) -> None:
+        if server.read_token and not server.token and (table, "token") not in self.unset:
+            self.wrong((table, "read_token"), "only protects beside a token that may do all: set token, too")
+        elif server.read_token and server.read_token == server.token:
+            self.wrong((table, "read_token"), "is the same as token, which may do all: take another one")
+        for index, origin in enumerate(server.cors):
+            if not _ORIGIN.fullmatch(origin):
+                text = f'"{origin}" is not an origin; name each one, as "https://grafana.example"'
+                self.wrong((table, "cors", index), text)
 
     def _tests(self, raw: dict[str, Any]) -> list[dict[str, Any]]:
         tests: Any = raw.get("test", [])

@@ -37,7 +37,7 @@ def recover(engine: Engine, make_old: Any) -> list[str]:
         engine.known_keys = len(engine.graph.keys)
         step, states = state.load_checkpoint(db)
         journal = state.entries(db)
-        text = engine.config.text
+        text = engine.config.kept_text
         ((before,),) = list(db.execute("SELECT max(value) FROM meta WHERE name = 'pipeline'"))
         plan: list[str] = []
         if before is None or before == text:
@@ -63,7 +63,7 @@ def _begin(engine: Engine, moved: dict[str, Any] | None) -> None:
     def known(db: apsw.Connection) -> None:
         if moved is not None:
             state.checkpoint(db, number, moved)
-        db.execute("REPLACE INTO meta VALUES ('pipeline', ?)", (engine.config.text,))
+        db.execute("REPLACE INTO meta VALUES ('pipeline', ?)", (engine.config.kept_text,))
         for path, _ in engine.paths():
             engine.files.cut(db, path)
 

@@ -1,34 +1,29 @@
 """The one HTTP server of a pipeline, that sources and sinks mount their routes on.
 
     connection  at most so many are open, the next is answered 503; who says nothing, or does not read, is cut off
-    request     token, or Host and origin, are looked at before the route's handler is
+    request     rate, token, or Host and origin are looked at before the route's handler is (`pipeline/guard.py`)
     answer      errors are `application/problem+json`, and tell nothing of the inside
 
-Without a token, what protects the pipeline is that it listens on this machine alone. A browser on it would be a way in for
-any page of the web, so a name that merely points here is refused (DNS rebinding), and so is what another site's page sends.
+A certificate that was renewed is used from the next connection on; no restart is needed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
-import ipaddress
 import logging
-import re
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 from aiohttp import hdrs, http_exceptions, web
 from multidict import istr
 
+from pipeline.guard import Guard, Guarded
 from pipeline.web import HttpProblem
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from pipeline.quantity import Secret
 
 log = logging.getLogger("headwater")
 
@@ -49,16 +44,11 @@ class Limits(NamedTuple):
 
 LIMITS = Limits()
 
-# A header looked up by an istr costs half of one by a str: all that each request needs is named here.
-_SEC_FETCH_SITE = istr("Sec-Fetch-Site")
 _HEADERS = {
     hdrs.CACHE_CONTROL: "no-store",
     istr("Content-Security-Policy"): "default-src 'none'; frame-ancestors 'none'",
     istr("X-Content-Type-Options"): "nosniff",
 }
-_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-_HOSTS = 100  # different Host headers that were found right and are remembered
-_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d*)?")
 _DETAILS = {404: "there is nothing here", 405: "this path does not take that method"}
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -72,15 +62,11 @@ class Files(Protocol):
     def key(self) -> Path: ...
 
 
-class Listening(Protocol):
+class Listening(Guarded, Protocol):
     """What is needed of [server]."""
 
     @property
-    def token(self) -> Secret | None: ...
-    @property
     def tls(self) -> Files | None: ...
-    @property
-    def insecure(self) -> bool: ...
     def address(self) -> tuple[str, int]: ...
 
 
@@ -92,10 +78,9 @@ class HttpServer:
         self.limits = limits
         self.host, self.port = settings.address()
         self._routes: dict[tuple[str, str], Handler] = {}
-        self._token = settings.token.reveal().encode() if settings.token else None
-        self._local = self._token is None and not settings.insecure and _is_loopback(self.host)
-        self._hosts: set[str] = set()
-        self._public: set[Handler] = set()  # handlers that need no token
+        self._guard = Guard(settings, self.host)
+        self._tls: ssl.SSLContext | None = None
+        self._used: object = None  # which certificate, by its files' times
         self._on_close: list[Callable[[], None]] = []
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
@@ -110,7 +95,7 @@ class HttpServer:
             return False
         self._routes[method, path] = handler
         if public:
-            self._public.add(handler)
+            self._guard.public.add(handler)
         return True
 
     def on_close(self, end: Callable[[], None]) -> None:
@@ -124,7 +109,7 @@ class HttpServer:
     @property
     def guarded(self) -> bool:
         """Is a token needed?"""
-        return self._token is not None
+        return self._guard.needs_token
 
     @property
     def url(self) -> str:
@@ -136,9 +121,11 @@ class HttpServer:
 
     async def start(self) -> None:
         """OSError if the address cannot be had, or the certificate cannot be used."""
-        tls = self._tls() if self.settings.tls else None
-        app = web.Application(middlewares=[self._guard])
-        app.on_response_prepare.append(_add_headers)
+        if self.settings.tls:
+            self._tls = _trusted(self.settings.tls)
+            self._used = _changed(self.settings.tls)
+        app = web.Application(middlewares=[self._answer])
+        app.on_response_prepare.append(self._add_headers)
         for (method, path), handler in self._routes.items():
             if method == "GET":
                 app.router.add_get(path, handler)  # answers HEAD, too
@@ -151,8 +138,8 @@ class HttpServer:
                 self._connect,
                 self.host or None,
                 self.port,
-                ssl=tls,
-                ssl_handshake_timeout=self.limits.handshake_s if tls else None,
+                ssl=self._tls,
+                ssl_handshake_timeout=self.limits.handshake_s if self._tls else None,
                 backlog=self.limits.connections,
             )
         except OSError as error:
@@ -161,16 +148,18 @@ class HttpServer:
         self.port = self._listener.sockets[0].getsockname()[1]
         self._watching = asyncio.create_task(self._watch(), name="connections")
 
-    def _tls(self) -> ssl.SSLContext:
+    def renew(self) -> None:
+        """Use the certificate as it is now; one that does not fit its key, as while the files are being exchanged, is
+        looked at again when they change."""
         files = self.settings.tls
-        assert files is not None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        if files is None or self._tls is None or (now := _changed(files)) == self._used:
+            return
+        self._used = now
         try:
-            context.load_cert_chain(files.certificate, files.key)
-        except OSError as error:  # SSLError is one
-            said = error.strerror or str(error)
-            raise OSError(f"[server] tls: {files.certificate} and {files.key}: {said}") from error
-        return context
+            _trusted(files)  # tried apart, or half of it would already be in use
+            self._tls.load_cert_chain(files.certificate, files.key)
+        except OSError as error:
+            log.error("the certificate in use is kept: %s", error)
 
     async def close(self) -> None:
         """Take no more requests; those under way get a moment, then every connection is closed."""
@@ -201,6 +190,7 @@ class HttpServer:
         """One look at all of them now and then costs less than a timer for each answer."""
         while self._runner is not None and (server := self._runner.server) is not None:
             await asyncio.sleep(self.limits.unread_s)
+            self.renew()
             for connection in server.connections:
                 if isinstance(connection, _Connection):
                     connection.close_if_unread()
@@ -208,10 +198,9 @@ class HttpServer:
     # --- every request ---
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            self._admit(request)
-            return await handler(request)
+            return self._guard.admit(request) or await handler(request)
         except HttpProblem as error:
             return error.response()
         except web.HTTPException as error:
@@ -222,34 +211,34 @@ class HttpServer:
             log.exception("%s %s failed", request.method, request.path)
             return HttpProblem(500, "an error in the server; its log has the details").response()
 
-    def _admit(self, request: web.Request) -> None:
-        """HttpProblem for a wrong token; where none is needed, for what a page elsewhere made a browser send."""
-        headers = request.headers
-        if self._token is not None:
-            if self._public and request.match_info.handler in self._public:
-                return
-            scheme, _, given = headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-            right = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token)
-            if not right or scheme.lower() != "bearer":
-                raise HttpProblem(401, "a bearer token is needed", {"WWW-Authenticate": 'Bearer realm="headwater"'})
-            return
-        host = headers.get(hdrs.HOST, "")
-        if self._local and host not in self._hosts:
-            if not _is_here(host):
-                raise HttpProblem(403, "this server answers to localhost and to addresses, not to other names")
-            if len(self._hosts) < _HOSTS:
-                self._hosts.add(host)
-        # A browser lets any page open a WebSocket to anywhere, and read it.
-        changes = request.method not in _SAFE_METHODS or hdrs.UPGRADE in headers
-        if changes and _from_elsewhere(headers, host):
-            raise HttpProblem(403, "a page of another site may not send here")
+    async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        headers = response.headers
+        headers[hdrs.SERVER] = "headwater"
+        for name, value in _HEADERS.items():
+            headers.setdefault(name, value)  # a page of ours may allow itself more
+        self._guard.share(request, response)
 
 
-async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    headers = response.headers
-    headers[hdrs.SERVER] = "headwater"
-    for name, value in _HEADERS.items():
-        headers.setdefault(name, value)  # a page of ours may allow itself more
+def _trusted(files: Files) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(files.certificate, files.key)
+    except OSError as error:  # SSLError is one
+        said = error.strerror or str(error)
+        raise OSError(f"[server] tls: {files.certificate} and {files.key}: {said}") from error
+    return context
+
+
+def _changed(files: Files) -> object:
+    """Differs when one of the files was replaced or written; a file that is not there is a difference, too."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in (files.certificate, files.key):
+        try:
+            status = os.stat(path)
+            found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        except OSError:
+            found.append(None)
+    return found
 
 
 def _as_problem(error: web.HTTPException) -> web.StreamResponse:
@@ -257,35 +246,6 @@ def _as_problem(error: web.HTTPException) -> web.StreamResponse:
         raise error
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     return HttpProblem(error.status, _DETAILS.get(error.status, error.text or error.reason), headers).response()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _is_here(host: str) -> bool:
-    """No name that somebody's DNS can point to this machine: localhost, an address, or none (not a browser)."""
-    match = _HOST.fullmatch(host)
-    name = match[1].lower() if match else host
-    if name in ("", "localhost", "127.0.0.1") or name.endswith(".localhost"):
-        return True
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True
-
-
-def _from_elsewhere(headers: Mapping[str, str], host: str) -> bool:
-    """A browser says that a page of another origin made it send this; other clients say neither."""
-    site = headers.get(_SEC_FETCH_SITE)
-    if site is not None:
-        return site not in ("same-origin", "none")
-    origin = headers.get(hdrs.ORIGIN)
-    return origin is not None and urlsplit(origin).netloc != host
 
 
 # --- connections ----------------------------------------------------------------------------------------------------

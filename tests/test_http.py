@@ -72,8 +72,8 @@ inputs = ["readings", "dated", "high", "seconds"]
 class Running:
     """A pipeline in this process, listening on a port of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        (folder / "pipeline.toml").write_text(PIPELINE)
+    def __init__(self, folder: Path, text: str = PIPELINE) -> None:
+        (folder / "pipeline.toml").write_text(text)
         config = load(folder / "pipeline.toml")
         self.pipeline = Pipeline(config, Graph(config, KeyTable(limit=50), RealClock()))
         self.ready = asyncio.Event()

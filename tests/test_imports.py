@@ -41,7 +41,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.journal",
         ),
     ),
-    ("the graph", ("pipeline.graph", "pipeline.merge", "pipeline.config", "pipeline.nodes")),
+    ("the graph", ("pipeline.graph", "pipeline.merge", "pipeline.config", "pipeline.masked", "pipeline.nodes")),
     ("a component", ("operators", "sinks", "pipeline.sources", "pipeline.codecs")),
     ("what components are made of", ("pipeline",)),
 ]

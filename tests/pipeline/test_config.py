@@ -462,3 +462,66 @@ def test_a_good_file_pays_nothing_for_messages(tmp_path: Path) -> None:
 
 def test_durations_are_nanoseconds() -> None:
     assert read(changed('"greenhouse"', '"g"\ncommit = "1.5 s"')).pipeline.commit == Duration(1_500_000_000)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ('read_token = "r"', "set token, too"),
+        ('token = "t"\nread_token = "t"', "is the same as token"),
+        ('cors = ["*"]', "is not an origin"),
+        ('cors = ["https://a.example/"]', "is not an origin"),
+        ('cors = ["a.example"]', "is not an origin"),
+        ("max_rate = 0", "must be more than 0"),
+    ],
+)
+def test_who_may_use_the_server(setting: str, said: str) -> None:
+    (problem,) = found(GOOD + f"[server]\n{setting}")
+    assert said in str(problem)
+
+
+def test_what_opens_the_server_to_others() -> None:
+    server = read(GOOD + '[server]\ntoken = "t"\nread_token = "r"\ncors = ["https://a.example:1"]\nmax_rate = 5').server
+    assert (server.read_token, server.cors, server.max_rate) == (Secret("r"), ("https://a.example:1",), 5)
+
+
+SECRETIVE = """
+[pipeline]
+name = "p"
+[server]
+token = "id"  # as short as a name
+read_token = '${READ:-hush-read}'
+[sources.s]
+type = "http"
+key = "id"
+fields = { v = "float" }
+[sinks.cloud]
+type = "cloud"
+input = "s"
+url = "http://me:hush-url@there"
+token = "${T}"
+headers = { "X-Key" = "hush-\\u0041", Other = '''hush-other''' }
+[sinks.off]
+type = "cloud"
+enabled = false
+input = "s"
+url = "http://there"
+token = "hush-off"
+"""
+
+
+def test_the_journal_keeps_the_text_without_what_is_secret() -> None:
+    """And yet the text makes the same graph; what stands in the environment stays a name."""
+    config = read(SECRETIVE, T="hush-env")
+    assert config.problems == []
+    kept = config.kept_text
+    assert "hush" not in kept
+    assert 'token = "*** token"  # as short as a name' in kept
+    assert 'key = "id"' in kept
+    assert "${T}" in kept
+    assert "http://me:***@there" in kept
+    again = read(kept, T="x")
+    assert again.problems == []
+    assert again.kept_text == kept
+    assert kept.count("\n") == SECRETIVE.count("\n")
+    assert read(GOOD).kept_text == GOOD

@@ -18,6 +18,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from pipeline.api import Operation, described
+from pipeline.guard import Rates, network
 from pipeline.quantity import Secret
 from pipeline.server import LIMITS, HttpServer, Limits
 from pipeline.web import HttpProblem, answer, read_body
@@ -35,6 +37,9 @@ class Settings(NamedTuple):
     token: Secret | None = None
     tls: Tls | None = None
     insecure: bool = False
+    read_token: Secret | None = None
+    cors: tuple[str, ...] = ()
+    max_rate: float | None = None
 
     def address(self) -> tuple[str, int]:
         return self.listen
@@ -359,12 +364,151 @@ async def test_a_page_of_another_site_may_not_send(headers: dict[str, str], stat
             assert response.status == 200
 
 
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def asking(_: web.Request) -> web.StreamResponse:
+    return answer({})
+
+
+described(Operation("Ask", reads=True))(asking)
+
+
+async def test_a_token_that_may_only_read() -> None:
+    """It may ask, also where a question is a POST; it may not send. The other token may do all."""
+    async with (
+        serving(token=Secret("all"), read_token=Secret("read")) as server,
+        aiohttp.ClientSession(server.url) as http,
+    ):
+        for token, method, path, status in (
+            ("read", "GET", "/hello", 200),
+            ("read", "HEAD", "/hello", 200),
+            ("read", "POST", "/count", 403),
+            ("read", "DELETE", "/hello", 403),
+            ("read", "POST", "/nothing", 403),
+            ("all", "POST", "/count", 200),
+            ("all", "GET", "/hello", 200),
+            ("", "GET", "/hello", 401),
+            ("rea", "GET", "/hello", 401),
+            ("allread", "GET", "/hello", 401),
+        ):
+            async with http.request(method, path, headers=bearer(token)) as response:
+                assert response.status == status, (token, method, path)
+
+
+async def test_a_question_that_is_a_post() -> None:
+    server = HttpServer(Settings(token=Secret("all"), read_token=Secret("read")))
+    server.route("POST", "/ask", asking)
+    await server.start()
+    async with aiohttp.ClientSession(server.url) as http, http.post("/ask", headers=bearer("read")) as response:
+        assert response.status == 200
+    await server.close()
+
+
+@pytest.mark.parametrize(("site", "status"), [("https://evil.example", 403), (None, 200)])
+async def test_a_page_of_another_site_may_not_listen(site: str | None, status: int) -> None:
+    """A browser lets any page open a WebSocket to anywhere, and read what comes."""
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade"} | ({"Origin": site} if site else {})
+    async with served() as http, http.get("/hello", headers=headers) as response:
+        assert response.status == status
+
+
+GRAFANA = "https://grafana.example"
+MAY = "Access-Control-Allow-Origin"
+
+
+async def test_no_page_of_another_site_may_read_unless_it_is_named() -> None:
+    async with served() as http, http.get("/hello", headers={"Origin": GRAFANA}) as response:
+        assert MAY not in response.headers
+    async with served(cors=(GRAFANA,)) as http:
+        for origin in ("https://evil.example", GRAFANA + ".evil.example", "null", "http://grafana.example"):
+            async with http.get("/hello", headers={"Origin": origin}) as response:
+                assert MAY not in response.headers
+                assert response.headers["Vary"] == "Origin"
+            async with http.post("/count", headers={"Origin": origin}) as response:
+                assert response.status == 403
+        async with http.post("/count", headers={"Origin": GRAFANA, "Sec-Fetch-Site": "cross-site"}) as response:
+            assert (response.status, response.headers[MAY]) == (200, GRAFANA)
+        async with http.get("/nothing", headers={"Origin": GRAFANA}) as response:
+            assert (response.status, response.headers[MAY]) == (404, GRAFANA)
+
+
+async def test_a_browser_asks_first_without_a_token() -> None:
+    """And is told what it may send; what it then sends needs the token."""
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    async with served(token=Secret("t"), cors=(GRAFANA,)) as http:
+        async with http.options("/count", headers={"Origin": GRAFANA, **asks}) as response:
+            assert (response.status, response.headers[MAY]) == (204, GRAFANA)
+            assert "POST" in response.headers["Access-Control-Allow-Methods"]
+            assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
+            assert "Access-Control-Allow-Credentials" not in response.headers
+        async with http.options("/count", headers={"Origin": "https://evil.example", **asks}) as response:
+            assert response.status == 401
+        async with http.post("/count", headers={"Origin": GRAFANA}) as response:
+            assert response.status == 401
+
+
+async def test_an_address_that_asks_too_often() -> None:
+    """Wrong tokens count, too: nobody can guess faster."""
+    async with served(max_rate=0.001, token=Secret("t")) as http:
+        for i in range(12):
+            async with http.get("/hello", headers=bearer("t" if i % 2 else "x")) as response:
+                assert response.status == (429 if i >= 10 else 200 if i % 2 else 401)
+                if i >= 10:
+                    assert int(response.headers["Retry-After"]) > 1
+
+
+def test_a_rate_holds_for_each_address_and_for_ever() -> None:
+    """After the burst, one more each time that one is due; what was turned away does not count."""
+    now = [0.0]
+    rates = Rates(2, lambda: now[0])
+    assert [rates.wait("a") == 0 for _ in range(12)] == [True] * 10 + [False] * 2
+    assert rates.wait("a") == pytest.approx(0.5)
+    assert rates.wait("b") == 0
+    now[0] = 0.5
+    assert [rates.wait("a") == 0 for _ in range(2)] == [True, False]
+    now[0] = 1000
+    assert [rates.wait("a") == 0 for _ in range(11)] == [True] * 10 + [False]
+
+
+def test_a_fast_rate_lets_a_second_s_worth_come_at_once() -> None:
+    rates = Rates(1000, lambda: 0)
+    assert sum(rates.wait("a") == 0 for _ in range(3000)) == 1000
+
+
+def test_the_table_of_addresses_is_bounded() -> None:
+    rates = Rates(1, lambda: 0, addresses=100)
+    for i in range(1000):
+        rates.wait(f"10.0.{i % 250}.{i // 250}")
+        rates.wait("always")
+    assert len(rates.until) == 100
+    assert "always" in rates.until
+
+
+@pytest.mark.parametrize(
+    ("address", "whose"),
+    [
+        ("192.168.1.5", "192.168.1.5"),
+        ("::ffff:192.168.1.5", "192.168.1.5"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_of_ipv6_a_network_counts_as_one(address: str, whose: str) -> None:
+    assert network(address) == whose
+
+
 # --- TLS ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    folder = tmp_path_factory.mktemp("tls")
+    return made_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def made_certificate(folder: Path) -> Tls:
     files = Tls(folder / "certificate.pem", folder / "key.pem")
     command = [
         "openssl",
@@ -389,6 +533,41 @@ async def test_over_tls(tls: Tls) -> None:
     async with served(tls=tls) as http, http.get("/hello", ssl=trust) as response:
         assert str(response.url).startswith("https://")
         assert await response.json() == {"hello": "world"}
+
+
+async def test_a_certificate_that_was_renewed_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """From the next connection on; while the files are being exchanged, or are gone, the one in use stays."""
+    (tmp_path / "new").mkdir()
+    used, new = made_certificate(tmp_path), made_certificate(tmp_path / "new")
+    first, second = used.certificate.read_text(), new.certificate.read_text()
+
+    async def shown(server: HttpServer) -> str:
+        return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", server.port))
+
+    async with serving(tls=used) as server:
+        assert await shown(server) == first
+        used.certificate.write_text(second)
+        server.renew()
+        assert await shown(server) == first
+        assert caplog.text.count("the certificate in use is kept") == 1
+        server.renew()  # nothing changed: nothing is said again
+        assert caplog.text.count("the certificate in use is kept") == 1
+        new.key.replace(used.key)
+        server.renew()
+        assert await shown(server) == second
+        used.key.unlink()
+        server.renew()
+        assert await shown(server) == second
+
+
+async def test_the_files_of_a_certificate_are_watched(tls: Tls, tmp_path: Path) -> None:
+    used = made_certificate(tmp_path)
+    async with serving(LIMITS._replace(unread_s=0.01), tls=used) as server:
+        for new, path in zip(tls, used, strict=True):
+            path.write_bytes(new.read_bytes())
+        address = ("127.0.0.1", server.port)
+        while await asyncio.to_thread(ssl.get_server_certificate, address) != tls.certificate.read_text():
+            await asyncio.sleep(0.01)
 
 
 async def test_a_key_that_does_not_fit(tls: Tls) -> None:

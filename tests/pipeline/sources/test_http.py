@@ -28,6 +28,8 @@ CLIMATE = HttpSettings(
 class Listen:
     token = tls = None
     insecure = False
+    read_token = max_rate = None
+    cors = ()
 
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", 0
