@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 READINGS ?= 1000000
 KILLS ?= 1000
 SEEDS ?= 1000
+CASES ?= 500
 MINUTES ?= 60
 DAYS ?= 7
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-operators torture soak simulate offline clean durability
+.PHONY: help run test check format bench bench-operators torture soak simulate fuzz-http offline clean durability
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -53,6 +54,9 @@ torture: $(VENV)/dev.stamp ## kill a real pipeline again and again (KILLS=1000)
 
 simulate: $(VENV)/dev.stamp ## the whole engine on a simulated disk, clock and network (SEEDS=1000)
 	SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation
+
+fuzz-http: $(VENV)/dev.stamp ## Schemathesis asks a running device, by its /openapi.json (CASES=500)
+	CASES=$(CASES) $(BIN)/python -m pytest -s tests/test_fuzz_http.py
 
 offline: $(VENV)/dev.stamp ## a week without a network, inside a buffer of 100 MB (DAYS=7)
 	$(BIN)/python benchmarks/offline.py $(DAYS)
