@@ -30,6 +30,7 @@ MOST_POINTS = 10_000
 ALL = 2**62  # more rows than there can be
 WALK_ROWS = 30_000  # of a long answer that are read at once: 1 to 2 MB
 LATEST = 2**63 - 2  # ns; one more must fit into 64 bits
+_DIGITS = 19  # of it; Python refuses to read very long numbers
 
 _RELATIVE = re.compile(r"-\s*([0-9.]+\s*[A-Za-zµ]+)")
 _LOST_PLUS = re.compile(r"(.*T.*) (\d\d:\d\d)")  # 2026-01-31T12:00:00+01:00, its plus sign not quoted in the URL
@@ -60,7 +61,7 @@ def number(request: web.Request, name: str, default: int, most: int) -> int:
     text = request.query.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:12]) <= most):
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS and 1 <= int(text) <= most):
         raise bad(name, f"a number from 1 to {most}", text)
     return int(text)
 

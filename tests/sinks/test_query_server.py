@@ -432,7 +432,8 @@ async def test_dead_letters() -> None:
         await get(http, "/api/dead?limit=1&node=valid&before=7")
         assert told.letters == {"limit": 1, "node": "valid", "before": 7}
         assert (await wrong(http, "/api/dead?limit=x"))["parameter"] == "limit"
-        assert (await wrong(http, "/api/dead?before=0"))["parameter"] == "before"
+        for before in ("0", "993396784627794646555904", str(2**63), "1" * 5000):
+            assert (await wrong(http, f"/api/dead?before={before}"))["parameter"] == "before"
 
 
 @pytest.mark.parametrize(
