@@ -27,6 +27,7 @@ class QueryServer(Sink):
 
         curl 'http://127.0.0.1:8080/api/streams/valid/rows?key=s1&from=-1h'
 
+    /                           the dashboard: a page that asks for all this; with a token it asks for that first, too
     /api/streams                what there is: fields, keys, number of rows, oldest and newest
     /api/streams/NAME/latest    the newest row of each key (`key`, `fields`)
     /api/streams/NAME/rows      the history: `key` (repeated for several), `from` (inclusive), `to` (exclusive), `fields`

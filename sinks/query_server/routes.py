@@ -14,7 +14,7 @@ from pipeline.component import Server, Services, StreamInfo, Unanswerable
 from pipeline.frame import KeyTable, Schema, instant_text
 from pipeline.problem import did_you_mean
 from pipeline.web import HttpProblem, answer, latest_values, read_body
-from sinks.query_server import descriptions, questions
+from sinks.query_server import descriptions, page, questions
 from sinks.query_server.alerts import Alerts
 from sinks.query_server.answers import Answers
 from sinks.query_server.live import Live
@@ -46,6 +46,7 @@ def mount(server: Server, services: Services, inputs: dict[str, Schema], keys: K
     server.route("POST", "/api/dead/replay", routes.replay_dead)
     Alerts(services, routes.inputs, keys, clock).mount(server)
     Live(services, routes.inputs, keys).mount(server)
+    page.mount(server)
 
 
 class Routes:
