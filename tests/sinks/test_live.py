@@ -77,8 +77,6 @@ class Committed:
 
 
 class Listen:
-    read_token = max_rate = None
-    cors = ()
     token = tls = None
     insecure = False
     read_token = max_rate = None
