@@ -24,6 +24,7 @@ MOST_BYTES = 100_000  # of the body of a request
 LONGEST = 1_000  # characters of what somebody says
 LONGEST_SILENCE = 3_653 * 86_400 * 1_000_000_000  # ns; ten years
 ROWS = 1_000  # of one alert in an answer
+MOST_READ = 10_000  # rows of its key that are looked at for them, from its beginning on
 EARLIER = 100  # readings before the one in question that conditions may look back to
 MOST_READINGS = 1_000
 
@@ -223,7 +224,7 @@ class Alerts:
         HttpProblem if there are none."""
         for stream, schema in self._streams().items():
             keys = [alert.key] if schema.key else None
-            frame = await self.services.rows(RowsQuery(stream, keys, alert.since, limit=questions.MOST))
+            frame = await self.services.rows(RowsQuery(stream, keys, alert.since, limit=MOST_READ))
             if found := [one for one in self._read(stream, schema, frame) if one.alert == alert]:
                 return found[:ROWS]
         if kept := [one for one in self._standing() if one.alert == alert]:

@@ -306,9 +306,26 @@ type = "filter"
 input = "house"
 where = "temperature > 0"
 
+[operators.many]
+type = "alert"
+input = "house"
+when = "temperature > 90"
+group = {{ within = "1 s" }}
+
+[sources.mast]
+type = "http"
+path = "/mast"
+time = "ts"
+fields = {{ wind = "float" }}
+
+[operators.gale]
+type = "alert"
+input = "mast"
+when = "wind > 20"
+
 [sinks.local]
 type = "query_server"
-inputs = ["house", "hot", "jump", "rising", "quiet"]
+inputs = ["house", "mast", "hot", "jump", "rising", "quiet", "many", "gale"]
 """
 
 
@@ -394,3 +411,24 @@ async def test_why_an_alert_does_not_fire(tmp_path: Path) -> None:
             ("?alert=hot&key=s1&at=now", 400, "at"),
         ):
             assert (await h.get(f"/api/alerts/why-not{question}", status))["parameter"] == parameter
+
+
+async def test_of_a_group_and_without_a_key(tmp_path: Path) -> None:
+    async with house(tmp_path, WHY) as h:
+        await h.reads("s1", 0, 99.0)
+        await h.reads("s1", 9, 99.0)
+        (many,) = await h.alerts("?alert=many")
+        why = await h.get(f"/api/alerts/{many['id']}/why")
+        assert (why["alert"]["keys"], why["operator"], why["readings"]) == ("s1", None, [])
+        assert "why-not" in why["hint"]
+        told = await h.get("/api/alerts/why-not?alert=many&key=s1")
+        assert (told["group"], told["firing"]) == (True, True)
+        for second, wind in enumerate((12.0, 24.0)):
+            reading = {"ts": 1_769_860_800 + second, "wind": wind}
+            async with h.http.post(h.device.url + "/mast", json=reading) as answer:
+                assert answer.status == 201, await answer.text()
+        (gale,) = await h.alerts("?alert=gale")
+        why = await h.get(f"/api/alerts/{gale['id']}/why")
+        assert [row["wind"] for row in why["readings"]] == [24.0]
+        told = await h.get("/api/alerts/why-not?alert=gale")
+        assert (told["firing"], told["key"], told["reading"]["wind"]) == (True, None, 24.0)
