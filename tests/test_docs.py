@@ -111,7 +111,8 @@ async def test_the_first_steps(tmp_path: Path) -> None:
     assert answers[1] == '{"s1":81.5}'
     assert '"state":"firing"' in answers[2]
     assert '"sink":"cloud"' in answers[4]
-    assert '"averages"' in answers[5]
+    assert '"because":"it fires, since ' in answers[5]
+    assert '"averages"' in answers[6]
 
 
 async def arrived(http: aiohttp.ClientSession, hub: Device) -> None:

@@ -88,6 +88,14 @@ def test_each_part_is_what_a_loop_makes_of_it(stream: list[tuple[str, str]]) -> 
         assert first["distance"] == abs(last - 1)
 
 
+def test_a_rate_is_that_of_the_readings_that_are_shown() -> None:
+    """Though the alert itself has seen them already."""
+    (part,) = Asked({"when": "value_rate > 5", "rate": {"field": "value"}}, "a1 a3 b9").why()["levels"][0]["when"][
+        "parts"
+    ]
+    assert (part["is"], part["left"], part["distance"]) == (False, 2.0, 3.0)
+
+
 def test_what_it_waits_for() -> None:
     told = Asked({"when": "value > 30", "for": "10 s"}, "a31@5 a32@8").why()
     assert told["because"] == (

@@ -66,8 +66,6 @@ async def test_the_pipeline_goes_on_where_it_was(number: int, tmp_path: Path) ->
     assert pipeline.engine.next_seq == 75
     assert pipeline.engine.intakes["readings"].watermark == 74_000_000_000
     assert len(pipeline.engine.intakes["readings"].inbox.requests.answers) == 75
-    alerts = pipeline.engine.alerts["high"].frame()  # known of each key alone, before
-    assert len(alerts) == len(pipeline.engine.latest["high"].frame()) > 0
     store = Store(device / "state", "process")
     with store.connection as db:
         kept = history.rows(db, RowsQuery("readings", limit=1000), graph.streams["readings"], None)
@@ -78,6 +76,22 @@ async def test_the_pipeline_goes_on_where_it_was(number: int, tmp_path: Path) ->
         assert outbox.status(db, "cloud").rows > 3
         assert [letter.node for letter in dead.letters(db, 10)] == ["readings"]
     store.close()
+
+
+async def test_alerts_of_a_checkpoint_that_kept_one_row_of_each_key(tmp_path: Path) -> None:
+    device = folder_of(EARLIER[-1], tmp_path)
+    for _ in range(2):
+        pipeline = Pipeline(*check(device / "pipeline.toml"))
+        pipeline.on_start = lambda started: started.stop()
+        await pipeline.run()
+        assert pipeline.engine is not None
+        shown = pipeline.engine.alerts["high"].frame()
+        assert len(shown) > 0
+        assert shown.time.tolist() == pipeline.engine.latest["high"].frame().time.tolist()
+        store = Store(device / "state", "process")
+        with store.connection as db:  # as it was before; no step is left in the journal
+            db.execute("DELETE FROM checkpoint WHERE node = 'high.alerts'")
+        store.close()
 
 
 async def test_state_that_is_not_understood_is_told_and_costs_no_other(tmp_path: Path) -> None:
