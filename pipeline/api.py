@@ -72,6 +72,21 @@ class Rows(Struct):
     next: Annotated[str | UnsetType | None, Meta(description="Where the rows after these are; null: nowhere.")] = UNSET
 
 
+class Question(Struct):
+    sql: Annotated[str, Meta(max_length=64_000, description="One SELECT; each stream is a table.")]
+    parameters: Annotated[
+        list[str | int | float | None] | dict[str, str | int | float | None],
+        Meta(description="What stands for ? or :name in it."),
+    ] = field(default_factory=list)
+    limit: Annotated[int, Meta(ge=1, le=10_000, description="Rows in the answer.")] = 10_000
+
+
+class Answer(Struct):
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    truncated: Annotated[bool, Meta(description="There would be more rows.")]
+
+
 class Silenced(Struct, kw_only=True):
     """Rows of an alert that are not delivered for a time."""
 

@@ -510,6 +510,14 @@ class Unanswerable(ValueError):
     """A question that is not answered; the text says why, and what would be."""
 
 
+class Table(NamedTuple):
+    """An answer to a question in SQL."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+    truncated: bool  # there would be more rows
+
+
 @dataclass(slots=True)
 class StreamInfo:
     name: str
@@ -562,6 +570,12 @@ class Services(Protocol):
     def schema(self, stream: str) -> Schema: ...
     async def rows(self, query: RowsQuery) -> Frame:
         """Unanswerable: it asks for more points than an answer may have."""
+        ...
+
+    async def sql(
+        self, streams: Sequence[str], sql: str, parameters: Sequence[Any] | Mapping[str, Any], limit: int
+    ) -> Table:
+        """A question in SQL to the history of these streams. Unanswerable: the text says why."""
         ...
 
     def listen(self, heard: Callable[[Mapping[str, Frame], int], None]) -> int:

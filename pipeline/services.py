@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo
+from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo, Table
 from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, empty
 from pipeline.journal import alerts, dead, history, points
+from pipeline.journal import sql as asked
 from pipeline.journal.commit import those_set_aside
 from pipeline.letters import AT_ONCE, shown, why_not
 from pipeline.merge import Merge
 
 if TYPE_CHECKING:
+    import apsw
+
     from pipeline.delivery import Delivery
     from pipeline.engine import Engine
 
@@ -32,6 +35,7 @@ class EngineServices:
         self.started = time.monotonic()
         self.ready = False
         self._replaying = asyncio.Lock()
+        self._asking = asyncio.Lock()
         self.set_aside = those_set_aside(engine.store.folder)
 
     def schema(self, stream: str) -> Schema:
@@ -49,6 +53,21 @@ class EngineServices:
         schema, codes = self.schema(query.stream), self._codes(query.keys)
         answer = points.rows if query.points else history.rows
         return await self.engine.store.read(lambda db: answer(db, query, schema, codes))
+
+    async def sql(
+        self, streams: Sequence[str], sql: str, parameters: Sequence[Any] | Mapping[str, Any], limit: int
+    ) -> Table:
+        schemas, keys, now = (
+            {name: self.schema(name) for name in streams},
+            self.engine.graph.keys,
+            self.engine.clock.wall(),
+        )
+
+        def ask(db: apsw.Connection) -> Table:
+            return asked.ask(asked.Source(db, schemas, keys.names, keys.get), sql, parameters, limit, now)
+
+        async with self._asking:  # one at a time: the other readers' threads are for everyone else
+            return await self.engine.store.read(ask)
 
     def listen(self, heard: Callable[[Mapping[str, Frame], int], None]) -> int:
         self.engine.published.append(lambda writes, end: heard(writes.history, end))

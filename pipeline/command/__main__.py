@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "find every problem of a pipeline file without starting it",
     "test": "run the [[test]] blocks of a pipeline file on virtual time",
     "graph": "show the graph of a pipeline file",
+    "query": "look into the history that a pipeline keeps, running or not",
     "dead": "list dead letters (what was refused or failed, and why), or replay them",
     "doctor": "look at the state folder of a pipeline, running or not",
 }

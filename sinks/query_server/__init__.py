@@ -35,6 +35,7 @@ class QueryServer(Sink):
                                 ndjson, csv; or the header Accept). `next`, and the header Link, are the address of the rows
                                 after these. `points`: the rows that a chart so wide needs. `revisions` (newest, all):
                                 corrected windows, or these and what they corrected
+    POST /api/query             {"sql": "SELECT …"}: each stream is a table; read-only, with limits of time and rows
     /api/live                   rows as they become durable, as Server-Sent Events: `streams` (with commas; else all), `key`,
                                 `where` (an expression). With the header Last-Event-ID (or `last_event_id`) those since then
                                 come first, about 20,000 of a stream at most, also after a restart. A listener that is too

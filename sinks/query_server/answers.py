@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import orjson
 from aiohttp import ClientConnectionError, web
 
-from pipeline.component import Context, ReadingSettings, RowsQuery
+from pipeline.component import Codec, Context, ReadingSettings, RowsQuery, Table
 from pipeline.frame import Frame, KeyTable, Schema, rows
 from pipeline.registry import codec_for
 from sinks.query_server import questions
@@ -50,10 +50,7 @@ class Answers:
         self.paged = paged
         self.form = questions.form(request, MEDIA if paged else {"json": MEDIA["json"]})
         self.gzip = questions.takes_gzip(request)
-        settings = ReadingSettings(format="csv" if self.form == "csv" else "json")
-        codec = codec_for(settings, Context("query_server", KeyTable()))
-        assert codec is not None  # these two are built in
-        self.codec = codec
+        self.codec = _codec(self.form)
 
     # --- at once ---
 
@@ -137,6 +134,32 @@ class Answers:
         if self.form != "json":
             return b""
         return b'],"next":' + orjson.dumps(link) + b"}" if self.paged else b"]}"
+
+
+async def as_table(request: web.Request, table: Table, form: str) -> web.StreamResponse:
+    """Of a question in SQL. Lines have no room to say that there would be more: a header does, in each form."""
+
+    def encode() -> bytes:
+        shown = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        if form == "json":
+            body = orjson.dumps({"columns": table.columns, "rows": shown, "truncated": table.truncated})
+        else:
+            codec = _codec(form)
+            body = codec.header(table.columns) + codec.encode(shown)
+        return gzip.compress(body, 1, mtime=0) if packed else body
+
+    packed = questions.takes_gzip(request) and len(table.rows) >= LARGE
+    headers = {"Vary": "Accept, Accept-Encoding", "Headwater-Truncated": str(table.truncated).lower()}
+    if packed:
+        headers["Content-Encoding"] = "gzip"
+    body = await asyncio.to_thread(encode)
+    return web.Response(body=body, headers=headers, content_type=MEDIA[form])
+
+
+def _codec(form: str) -> Codec:
+    codec = codec_for(ReadingSettings(format="csv" if form == "csv" else "json"), Context("query_server", KeyTable()))
+    assert codec is not None  # these two are built in
+    return codec
 
 
 def _has(header: str, tag: str) -> bool:

@@ -68,4 +68,11 @@ GRAPH = Operation("The graph, with counts at each node", api.Nodes)
 HEALTH = Operation("Is all well, and if not, why", api.Health, statuses=(200, 503))
 READY = Operation("Does it take readings", api.Ready, statuses=(200, 503))
 METRICS = Operation("Metrics for Prometheus", str, given=("text/plain",))
+QUERY = Operation(
+    "A question in SQL to the history",
+    api.Answer,
+    (FORM,),
+    body=api.Question,
+    given=("application/json", "application/x-ndjson", "text/csv"),
+)
 VALUES = Operation("The latest value of every key of the first input", dict[str, Any])

@@ -6,9 +6,11 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import orjson
 
+from pipeline.api import Question
 from pipeline.component import RowsQuery
 from pipeline.frame import Frame, Ints, Schema, instant_text
 from pipeline.problem import did_you_mean
@@ -131,6 +133,18 @@ def letters(body: bytes) -> tuple[list[int] | None, str | None]:
     if "all" in asked and asked["all"] is not True:
         raise HttpProblem(400, "all: true, or leave it out", parameter="all")
     return ids, node
+
+
+def sql(body: bytes) -> Question:
+    """`{"sql": "SELECT …", "parameters": [], "limit": 100}`"""
+    try:
+        asked = msgspec.json.decode(body, type=Question)
+        unknown = msgspec.json.decode(body).keys() - {"sql", "parameters", "limit"}
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise HttpProblem(400, f'the body is {{"sql": "SELECT …"}}: {error}') from None
+    if unknown:
+        raise HttpProblem(400, f'the body has no member "{min(unknown)[:100]}": it has sql, parameters and limit')
+    return asked
 
 
 def _is_number(value: Any) -> bool:

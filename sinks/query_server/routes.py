@@ -16,7 +16,7 @@ from pipeline.problem import did_you_mean
 from pipeline.web import HttpProblem, answer, latest_values, read_body
 from sinks.query_server import descriptions, page, questions
 from sinks.query_server.alerts import Alerts
-from sinks.query_server.answers import Answers
+from sinks.query_server.answers import MEDIA, Answers, as_table
 from sinks.query_server.live import Live
 from sinks.query_server.questions import LATEST, MOST, Page
 
@@ -29,6 +29,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MOST_BYTES = 1_000_000  # of the body of a request
 LETTERS = 100  # dead letters in an answer, unless asked otherwise
 MOST_LONG = 8  # answers without a limit at a time: each has its turn in the readers' threads, and a few MB
+MOST_ASKING = 8  # questions in SQL: they are answered one after the other
 _ASKED = ("key", "from", "to", "fields", "limit", "points", "order", "revisions", "cursor", "format")
 
 # A second query_server (with a retention of its own) adds its streams to the answers of the first.
@@ -44,6 +45,7 @@ def mount(server: Server, services: Services, inputs: dict[str, Schema], keys: K
     for path, handler in routes.table().items():
         server.route("GET", path, handler)  # where a source has /data or /status, its answer is the one meant
     server.route("POST", "/api/dead/replay", routes.replay_dead)
+    server.route("POST", "/api/query", routes.query)
     Alerts(services, routes.inputs, keys, clock).mount(server)
     Live(services, routes.inputs, keys).mount(server)
     page.mount(server)
@@ -57,6 +59,7 @@ class Routes:
         self.inputs = inputs
         self.keys = keys
         self.clock = clock
+        self.asking = 0  # questions in SQL that wait or are being answered
         self.long = 0  # answers without a limit that are on their way
 
     def table(self) -> dict[str, Handler]:
@@ -125,6 +128,23 @@ class Routes:
             hint = did_you_mean(name, self.inputs)
             raise HttpProblem(404, f'there is no stream "{name[:100]}"{hint}')
         return name, self.inputs[name]
+
+    @described(descriptions.QUERY)
+    async def query(self, request: web.Request) -> web.StreamResponse:
+        questions.only(request, ("format",))
+        form = questions.form(request, MEDIA)
+        asked = questions.sql(await read_body(request, MOST_BYTES))
+        if self.asking >= MOST_ASKING:
+            text = f"{MOST_ASKING} questions in SQL wait already"
+            raise HttpProblem(503, text, {"Retry-After": "5"})
+        self.asking += 1
+        try:
+            table = await self.services.sql(list(self.inputs), asked.sql, asked.parameters, asked.limit)
+        except Unanswerable as error:
+            raise HttpProblem(400, f"sql: {error}", parameter="sql") from None
+        finally:
+            self.asking -= 1
+        return await as_table(request, table, form)
 
     @described(descriptions.VALUES)
     async def values(self, _: web.Request) -> web.StreamResponse:

@@ -94,9 +94,19 @@ async def test_an_alert_and_what_people_do_are_what_it_says(running: Running) ->
         (api.WhyNot, await running.get("/api/alerts/why-not?alert=high&key=a")),
         (api.Silences, await running.post("/api/alerts/silence", said)),
         (api.Alerts, await running.get("/api/alerts")),
+        (api.Answer, await running.post("/api/query", {"sql": "SELECT * FROM high"})),
     ):
         assert status == 200
         assert msgspec.to_builtins(msgspec.convert(found, kind)) == found
+
+
+async def test_sql_is_asked_of_what_is_durable(running: Running) -> None:
+    """By the readers' threads of a real engine: of the streams that the query server keeps, and of nothing else."""
+    asked = "SELECT id, value FROM readings WHERE id IN ('a', 'b') AND value > 50 ORDER BY value"
+    status, found = await running.post("/api/query", {"sql": asked})
+    assert (status, found["rows"]) == (200, [{"id": "a", "value": 80.0}, {"id": "b", "value": 90.0}])
+    status, found = await running.post("/api/query", {"sql": "SELECT count(*) FROM keys"})
+    assert (status, found["detail"]) == (400, "sql: no such table: keys")
 
 
 async def test_problems_are_what_it_says(running: Running) -> None:

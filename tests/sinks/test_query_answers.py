@@ -8,7 +8,7 @@ import gc
 import gzip
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -20,9 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.clock import VirtualClock
-from pipeline.component import RowsQuery, Services, SinkContext
+from pipeline.component import RowsQuery, Services, SinkContext, Table
 from pipeline.frame import NO_PROGRESS, SECOND, Column, Field, Frame, KeyTable, Schema
 from pipeline.journal import history, points
+from pipeline.journal import sql as asked
 from pipeline.journal.schema import TABLES
 from pipeline.server import HttpServer
 from sinks.query_server import QueryServer, QueryServerSettings, answers, questions
@@ -66,6 +67,10 @@ class Held(Told):
         codes = None if query.keys is None else [self.keys[key] for key in query.keys if key in self.keys]
         answer = points.rows if query.points else history.rows
         return answer(self.db, query, SCHEMAS[query.stream], codes)
+
+    async def sql(self, streams: Sequence[str], sql: str, parameters: Any, limit: int) -> Table:
+        source = asked.Source(self.db, {name: SCHEMAS[name] for name in streams}, self.keys.names, self.keys.get)
+        return asked.ask(source, sql, parameters, limit, T0 + 3600 * SECOND)
 
 
 @asynccontextmanager
@@ -314,6 +319,56 @@ async def test_a_corrected_window_is_shown_once_and_its_past_when_asked_for() ->
             assert [row["n"] for row in await rows(http, question)] == [4, 1, 3]
         got = await rows(http, "totals/rows?revisions=all")
         assert [(row["n"], row["revision"]) for row in got] == [(0, 0), (2, 1), (4, 2), (1, 0), (3, 0)]
+
+
+# --- SQL ------------------------------------------------------------------------------------------------------------
+
+
+async def ask(http: aiohttp.ClientSession, body: Any, **headers: str) -> tuple[int, Any]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with http.post("/api/query", data=data, headers=headers) as response:
+        told = response.content_type in ("application/json", "application/problem+json")
+        return response.status, await response.json() if told else await response.text()
+
+
+async def test_a_question_in_sql() -> None:
+    """Rows as objects, in each form; parameters need no quoting; an answer that was cut says so."""
+    async with answering(100) as (_, http):
+        question = {
+            "sql": "SELECT id, n AS number FROM valid WHERE id = ? ORDER BY time",
+            "parameters": ["b"],
+            "limit": 2,
+        }
+        rows = [{"id": "b", "number": 1}, {"id": "b", "number": 3}]
+        assert await ask(http, question) == (200, {"columns": ["id", "number"], "rows": rows, "truncated": True})
+        assert await ask(http, question, Accept="text/csv") == (200, "id,number\nb,1\nb,3\n")
+        async with http.post("/api/query?format=ndjson", json=question) as response:
+            assert [json.loads(line) for line in (await response.text()).splitlines()] == rows
+            assert response.headers["Headwater-Truncated"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"select 1", "the body is"),
+        ([1], "the body is"),
+        ({}, "the body is"),
+        ({"sql": 5}, "the body is"),
+        ({"sql": "SELECT 1", "limit": 0}, "the body is"),
+        ({"sql": "SELECT 1", "limits": 5}, 'no member "limits"'),
+        ({"sql": "SELECT ?"}, "sql: "),
+        ({"sql": "SELECT ?", "parameters": [[1]]}, "the body is"),
+        ({"sql": "SELECT ?", "parameters": [2**70]}, ""),
+        ({"sql": "SELECT vale FROM valid"}, "no such column: vale"),
+        ({"sql": "DELETE FROM valid"}, "only questions"),
+        ({"sql": "SELECT '\ud800'"}, ""),
+    ],
+)
+async def test_what_is_no_question_is_refused_in_words(body: Any, said: str) -> None:
+    async with answering(3) as (_, http):
+        status, told = await ask(http, body)
+        assert status == 400
+        assert said in told["detail"]
 
 
 # --- anything -------------------------------------------------------------------------------------------------------

@@ -497,7 +497,7 @@ async def test_metrics_in_the_format_of_prometheus() -> None:
 
 async def test_what_is_not_there_yet_is_not_there() -> None:
     async with answering() as (_, http):
-        for path in ("/api/query", "/api/alerts/1/why", "/openapi.json"):
+        for path in ("/api/alerts/1/why", "/openapi.json"):
             await wrong(http, path, 404)
         async with http.post("/api/streams") as response:
             assert response.status == 405
