@@ -76,3 +76,11 @@ QUERY = Operation(
     given=("application/json", "application/x-ndjson", "text/csv"),
 )
 VALUES = Operation("The latest value of every key of the first input", dict[str, Any])
+_LIVE = (
+    Parameter("streams", "Only these streams, with commas."),
+    KEY,
+    Parameter("where", "Only rows for which this expression holds."),
+    Parameter("last_event_id", "As the header Last-Event-ID: go on after this event."),
+)
+EVENTS = Operation("Rows as they become durable: Server-Sent Events", str, _LIVE, given=("text/event-stream",))
+SOCKET = Operation("The same over a WebSocket", None, _LIVE, given=("*/*",), statuses=(101,))

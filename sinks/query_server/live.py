@@ -19,11 +19,12 @@ import numpy as np
 import orjson
 from aiohttp import WSMsgType, web
 
+from pipeline.api import described
 from pipeline.expression import Expression, ExpressionError, compile_expression
 from pipeline.frame import Frame, KeyTable, Schema, rows
 from pipeline.problem import did_you_mean
 from pipeline.web import HttpProblem
-from sinks.query_server import questions
+from sinks.query_server import descriptions, questions
 
 if TYPE_CHECKING:
     from pipeline.component import Server, Services
@@ -269,6 +270,7 @@ class Live:
         server.route("GET", "/api/socket", self.socket)
         server.on_close(self.feed.close)
 
+    @described(descriptions.EVENTS)
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-Sent Events: the rows of a stream as an event without a name, `missed` for what there was no time for."""
         filters, first = self._asked(request)
@@ -292,6 +294,7 @@ class Live:
             self.feed.remove(listener)
         return response
 
+    @described(descriptions.SOCKET)
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """The same, each event a text message: {"stream", "rows", "id"}, {"missed"} or {"id"}. What the client sends is ignored."""
         if not web.WebSocketResponse().can_prepare(request).ok:

@@ -118,10 +118,24 @@ async def test_problems_are_what_it_says(running: Running) -> None:
 async def test_each_parameter_is_one_that_is_known(running: Running) -> None:
     """A question that names one is never told that there is no such parameter."""
     for path, methods in (await told(running))["paths"].items():
+        if path == "/api/live":
+            continue  # its answer has no end
         for parameter in methods.get("get", {"parameters": []})["parameters"]:
             if parameter["in"] == "query":
                 _, found = await running.get(f"{path.replace('{name}', 'dated')}?{parameter['name']}=1")
                 assert "there is no parameter" not in str(found), path
+
+
+async def test_the_parameters_of_live_answers(running: Running) -> None:
+    """They are those that its handler knows; a WebSocket has the same."""
+    paths = (await told(running))["paths"]
+    for path in ("/api/live", "/api/socket"):
+        names = [parameter["name"] for parameter in paths[path]["get"]["parameters"]]
+        assert names == ["streams", "key", "where", "last_event_id"]
+    url = running.pipeline.server.url + "/api/live?streams=readings&key=a&where=value>1&last_event_id=0"
+    async with running.http.get(url) as answer:
+        assert answer.status == 200
+        assert answer.content_type in paths["/api/live"]["get"]["responses"]["200"]["content"]
 
 
 async def test_a_token_is_told_of() -> None:
