@@ -74,6 +74,7 @@ QUERY = Operation(
     (FORM,),
     body=api.Question,
     given=("application/json", "application/x-ndjson", "text/csv"),
+    reads=True,
 )
 VALUES = Operation("The latest value of every key of the first input", dict[str, Any])
 _LIVE = (

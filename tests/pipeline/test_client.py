@@ -90,6 +90,17 @@ async def test_alerts(running: Running) -> None:
     assert await ask(running, lambda device: device.alerts(key="b")) == []
 
 
+async def test_sql(running: Running) -> None:
+    """Columns in the order of the SELECT; what stands for ? is no part of the text."""
+    question = "SELECT id, max(a) AS most, count(*) AS n FROM dated WHERE a > ? GROUP BY id ORDER BY id"
+    table = await ask(running, lambda device: device.sql(question, [1.75]))
+    assert {name: column.tolist() for name, column in table.items()} == {"id": ["a", "b"], "most": [3, 2], "n": [1, 1]}
+    assert table["n"].dtype == np.int64
+    with pytest.raises(Unanswered, match="nothing") as refused:
+        await ask(running, lambda device: device.sql("SELECT nothing FROM dated"))
+    assert refused.value.status == 400
+
+
 async def test_what_is_refused_says_why(running: Running) -> None:
     with pytest.raises(Unanswered, match='did you mean "dated"') as refused:
         await ask(running, lambda device: device.rows("datde"))
@@ -114,6 +125,8 @@ async def test_with_a_token(tmp_path: Path) -> None:
     await running.start()
     url = running.pipeline.server.url
     assert len(await asyncio.to_thread(Client(url, "read").streams)) == 4
+    table = await asyncio.to_thread(Client(url, "read").sql, "SELECT count(*) AS n FROM dated")  # a POST that only asks
+    assert table["n"].tolist() == [0]
     with pytest.raises(Unanswered, match="a bearer token is needed"):
         await asyncio.to_thread(Client(url).streams)
     assert "read" not in repr(Client(url, "read"))
