@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Meta
 
 from pipeline.component import Memory, Operator, OperatorContext, Settings, State
-from pipeline.frame import NO_PROGRESS, Array, Frame, Ints, KeyTable, concatenate, decode, empty, encode
+from pipeline.frame import NO_PROGRESS, Array, Frame, Ints, KeyTable, by_code, concatenate, decode, empty, encode
 from pipeline.quantity import Duration
 from pipeline.turns import RowOfKey, after, beyond, by_key, by_text, from_news, linked, width_of
 
@@ -272,8 +272,10 @@ class _Edge:
     def _kept(self) -> Frame:
         """Of each key and period the one reading that counts so far."""
         rows = concatenate(self.pile) if self.pile else self.nothing
-        period = self._end(rows.time)
-        order = np.lexsort((rows.time, rows.key, period))  # of equal times in order of arrival
+        order = np.argsort(rows.time, kind="stable")  # of equal times in order of arrival
+        order = order[by_code(rows.key[order])]
+        period = np.unique(self._end(rows.time), return_inverse=True)[1]
+        order = order[by_code(period[order])]
         differs = (np.diff(period[order]) != 0) | (np.diff(rows.key[order]) != 0)
         edge = np.append(differs, True) if self.is_last else np.append(True, differs)
         return rows.take(order[edge[: len(order)]])

@@ -317,6 +317,22 @@ def _join(parts: Sequence[Column]) -> Column:
     return Column(values, np.concatenate([c.known() for c in parts]))
 
 
+_MANY = 512  # rows from which more calls that sort faster pay
+
+
+def by_code(codes: Array) -> Ints:
+    """The rows in the order of these whole numbers (keys, groups; from 0 to below 2**32), equal ones as they stand.
+
+    numpy sorts 16 bits by radix, and anything wider by comparison, which takes three to eight times as long.
+    """
+    if len(codes) < _MANY:
+        return np.argsort(codes, kind="stable")
+    order = np.argsort(codes.astype(np.uint16), kind="stable")
+    if codes.max() > 0xFFFF:
+        order = order[np.argsort((codes >> 16).astype(np.uint16)[order], kind="stable")]
+    return order
+
+
 def in_order(frame: Frame) -> Frame:
     """The rows by arrival; rows of one reading stay in the order they have."""
     if len(frame) < 2 or bool((np.diff(frame.seq) >= 0).all()):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline.frame import DTYPES, Array, Bools, Column, Frame, Ints
+from pipeline.frame import DTYPES, Array, Bools, Column, Frame, Ints, by_code
 from pipeline.parts import Part, known, spread, zeros
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class _Turns:
 
     def __init__(self, key: Array) -> None:
         self.key = key
-        self.order = np.argsort(key, kind="stable")
+        self.order = by_code(key)
         ordered = key[self.order]
         new = np.empty(len(key), np.bool_)
         new[0] = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.component import State
-from pipeline.frame import DTYPES, Array, Bools, Column, Field, Frame, Ints, KeyTable, Progress
+from pipeline.frame import DTYPES, Array, Bools, Column, Field, Frame, Ints, KeyTable, Progress, by_code
 from pipeline.parts import zeros
 
 
@@ -43,8 +43,8 @@ class Turns:
 def by_key(key: Array, rows: Ints | None = None) -> Turns:
     """All rows, or these (in order of arrival)."""
     if rows is None:
-        return Turns(key, np.argsort(key, kind="stable"))
-    return Turns(key, rows[np.argsort(key[rows], kind="stable")])
+        return Turns(key, by_code(key))
+    return Turns(key, rows[by_code(key[rows])])
 
 
 def from_news(key: Array, new: Bools) -> Turns:

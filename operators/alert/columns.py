@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.frame import Array, Bools, Ints
+from pipeline.frame import Array, Bools, Ints, by_code
 
 
 class ByKey(NamedTuple):
@@ -20,7 +20,7 @@ class ByKey(NamedTuple):
     def of(cls, key: Array, rows: Ints) -> ByKey:
         if len(rows) < 2:
             return cls.of_sorted(rows, key[rows])
-        rows = rows[np.argsort(key[rows], kind="stable")]
+        rows = rows[by_code(key[rows])]
         return cls.of_sorted(rows, key[rows])
 
     @classmethod

@@ -11,7 +11,7 @@ from msgspec import Meta
 from operators.anomaly.recursion import DAY, DETECTORS, NUMBERS, PEAKS, WEEK, Hit, Memory, walk
 from operators.anomaly.together import step
 from pipeline.component import Operator, OperatorContext, Settings
-from pipeline.frame import SECOND, Array, Column, Field, Frame
+from pipeline.frame import SECOND, Array, Column, Field, Frame, by_code
 from pipeline.problem import did_you_mean
 from pipeline.quantity import duration
 
@@ -94,7 +94,7 @@ class Anomaly(Operator):
     def on_frame(self, frame: Frame) -> Frame:
         values, good = self._values(frame)
         rows = np.flatnonzero(good)
-        rows = rows[np.argsort(frame.key[rows], kind="stable")]
+        rows = rows[by_code(frame.key[rows])]
         score, expected = np.zeros(len(frame)), np.zeros(len(frame))
         detector, anomaly = np.full(len(frame), -1), np.zeros(len(frame), np.bool_)
         if len(rows):

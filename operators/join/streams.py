@@ -14,7 +14,7 @@ import numpy as np
 
 from operators.join.given import Given
 from pipeline.component import OperatorContext, State
-from pipeline.frame import NO_PROGRESS, Array, Bools, Column, Field, Frame, Ints, Progress, concatenate, empty
+from pipeline.frame import NO_PROGRESS, Array, Bools, Column, Field, Frame, Ints, Progress, by_code, concatenate, empty
 from pipeline.parts import zeros
 from pipeline.waiting import FAR, Waiting
 
@@ -251,7 +251,8 @@ def _in_order(frame: Frame) -> Seen:
     seen = _as_seen(frame)
     if len(frame) < 2:
         return seen
-    seen = seen.take(np.lexsort((seen.time, seen.since, seen.group)))
+    order = np.lexsort((seen.time, seen.since))  # nearly as they are
+    seen = seen.take(order[by_code(seen.group[order])])
     late = (seen.since > seen.time).any()
     return seen.take(np.flatnonzero(_is_newest(seen))) if late else seen
 
@@ -278,7 +279,8 @@ def _last_before(group: Ints, since: Ints, of: Ints, time: Ints) -> Ints:
     if not n or not len(of):
         return np.full(len(of), -1)
     asks = np.repeat([False, True], [n, len(of)])
-    order = np.lexsort((asks, np.concatenate([since, time]), np.concatenate([group, of])))
+    order = np.lexsort((asks, np.concatenate([since, time])))
+    order = order[by_code(np.concatenate([group, of])[order] + 1)]  # -1 matches nothing
     at = np.empty(len(order), np.int64)
     at[order] = np.maximum.accumulate(np.where(order < n, order, -1))
     found = at[n:]

@@ -8,6 +8,7 @@ import numpy as np
 
 from operators.window.parts import Readings, Rows
 from pipeline.aggregate.cells import SPAN
+from pipeline.frame import by_code
 
 if TYPE_CHECKING:
     from pipeline.aggregate import Aggregates
@@ -62,7 +63,7 @@ class Counting:
         return rows
 
     def _many(self, readings: Readings) -> list[Rows]:
-        order = np.argsort(readings.group, kind="stable")
+        order = by_code(readings.group)
         group = readings.group[order]
         begins = np.flatnonzero(np.diff(group, prepend=-1))
         counts = np.diff(begins, append=len(group))

@@ -8,6 +8,7 @@ import numpy as np
 
 from operators.window.parts import NEVER_DUE, Readings, Rows, joined
 from pipeline.aggregate.slots import Slots
+from pipeline.frame import by_code
 
 if TYPE_CHECKING:
     from operators.window.groups import Groups
@@ -116,7 +117,8 @@ class Sessions:
         group = np.concatenate([readings.group, self.table["group"][known]])
         start = np.concatenate([readings.time, self.table["start"][known]])
         last = np.concatenate([readings.time, self.table["last"][known]])
-        order = np.lexsort((start, group))
+        order = np.argsort(start, kind="stable")
+        order = order[by_code(group[order])]
         begins = np.diff(group[order], prepend=-1) != 0
         reach = np.roll(last[order], 1)
         slot = self._first[group[order]]

@@ -25,6 +25,7 @@ from pipeline.frame import (
     KeyTable,
     Progress,
     Schema,
+    by_code,
     column,
     concatenate,
     decode,
@@ -137,6 +138,14 @@ def test_in_order_sorts_by_arrival_and_keeps_ties(frame: Frame) -> None:
     assert plain(in_order(frame)) == plain(frame)
     backwards = frame.take(np.arange(len(frame))[::-1])
     assert plain(in_order(backwards)) == sorted(plain(backwards), key=lambda row: row[2])
+
+
+@pytest.mark.parametrize("codes", [3, 70_000, 2**32])
+@pytest.mark.parametrize("n", [0, 1, 511, 2_000])
+def test_by_code_is_a_stable_sort(codes: int, n: int) -> None:
+    """Whatever way it takes: for a few rows, for codes of 16 bits, for larger ones."""
+    some = np.random.default_rng(n).integers(0, codes, n)
+    assert by_code(some).tolist() == sorted(range(n), key=some.tolist().__getitem__)
 
 
 def test_with_columns_adds_and_puts_in_place() -> None:
