@@ -138,7 +138,8 @@ WHY = """\
 - **window sliding** aggregates, for every reading, all readings of its window. With many keys the store of the last `size` is
   one array in order of key and time, and a reading is put in by copying it: the cost rises with what the store holds.
 - **pattern, alert for**: a reading at which something happens is taken in Python, about 7 µs (pattern) and 20 µs (alert) each.
-  That does not depend on the number of keys, but here their share does: in Frames of 8,192 of 100,000 keys an alert with `for` looks at a key
+  That does not depend on the number of keys, but here their share does:
+  in Frames of 8,192 of 100,000 keys an alert with `for` looks at a key
   for each 33rd reading, of 100 keys for each 280th.
 - **sample, resample, window session and count, join** bring rows together by key. Of 100 keys all state stays in the
   processor's cache; of 100,000 each row touches memory of its own. The sort itself is by radix (`by_code`) and costs 12 ns
