@@ -17,7 +17,7 @@ import aiohttp
 import apsw
 import numpy as np
 
-from pipeline.frame import NO_PROGRESS, decode
+from pipeline.packing import unpack_frame
 from pipeline.server import LIMITS
 from tests.device import Device, free_port
 
@@ -113,8 +113,9 @@ def recorded(folder: Path) -> Counter[int]:
     """How many readings of each batch the history has."""
     db = apsw.Connection(str(folder / "state/headwater.db"), flags=apsw.SQLITE_OPEN_READONLY)
     found: Counter[int] = Counter()
-    for (data,) in db.execute("SELECT data FROM frames WHERE stream = 'readings' AND history"):
-        batches, counts = np.unique(decode(bytes(data), NO_PROGRESS)["batch"].values, return_counts=True)
+    kept = "SELECT data FROM frames WHERE stream = 'readings' AND history"
+    for (data,) in db.execute(f"{kept} UNION ALL SELECT data FROM chunks WHERE stream = 'readings'"):
+        batches, counts = np.unique(unpack_frame(data)["batch"].values, return_counts=True)
         found.update(dict(zip(batches.tolist(), counts.tolist(), strict=True)))
     db.close()
     return found

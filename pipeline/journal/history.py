@@ -20,7 +20,11 @@ from pipeline.frame import DTYPES, NO_PROGRESS, Bools, Column, Frame, Schema, co
 from pipeline.packing import pack_frame, unpack_frame
 
 FRAME_BYTES = 150  # what a Frame costs in the database beside its data: its row, and its entries in the indexes
-CHUNK_BYTES = 200  # what a chunk does
+CHUNK_BYTES = 250  # what a chunk does
+# The end of a blob that is longer than this shares a page with little else: about a third of a page is left empty.
+_LONG, _EMPTY = 1_000, 1_300
+_FRAME_COST = f"size + {FRAME_BYTES} + {_EMPTY} * (size > {_LONG})"
+_CHUNK_COST = f"size + {CHUNK_BYTES} + {_EMPTY} * (size > {_LONG})"
 _CHUNKS_A_NUMBER = 16  # bits: a tick may close the windows of so many keys at once, and their rows share a number
 _MANY_KEYS = 500  # SQLite takes so many values in one question; beyond, the chunks of all keys are looked at
 
@@ -232,8 +236,8 @@ def prune(db: apsw.Connection, streams: Sequence[str], before: int | None, max_b
         return
     gone: dict[str, list[int]] = {"frames": [], "chunks": []}
     for table, id_, size, _ in db.execute(
-        f"SELECT 'frames', id, size + {FRAME_BYTES}, last FROM frames WHERE stream IN ({marks}) AND history UNION ALL "
-        f"SELECT 'chunks', id, size + {CHUNK_BYTES}, last FROM chunks WHERE stream IN ({marks}) ORDER BY last, 1, 2",
+        f"SELECT 'frames', id, {_FRAME_COST}, last FROM frames WHERE stream IN ({marks}) AND history UNION ALL "
+        f"SELECT 'chunks', id, {_CHUNK_COST}, last FROM chunks WHERE stream IN ({marks}) ORDER BY last, 1, 2",
         (*streams, *streams),
     ):
         gone[table].append(id_)
@@ -248,8 +252,8 @@ def prune(db: apsw.Connection, streams: Sequence[str], before: int | None, max_b
 def held(db: apsw.Connection, streams: Sequence[str]) -> int:
     """Bytes that the history of these streams takes."""
     marks = ", ".join("?" * len(streams))
-    frames = db.execute(f"SELECT sum(size + {FRAME_BYTES}) FROM frames WHERE stream IN ({marks}) AND history", streams)
-    chunks = db.execute(f"SELECT sum(size + {CHUNK_BYTES}) FROM chunks WHERE stream IN ({marks})", streams)
+    frames = db.execute(f"SELECT sum({_FRAME_COST}) FROM frames WHERE stream IN ({marks}) AND history", streams)
+    chunks = db.execute(f"SELECT sum({_CHUNK_COST}) FROM chunks WHERE stream IN ({marks})", streams)
     return sum(size or 0 for rows in (frames, chunks) for (size,) in rows)
 
 
