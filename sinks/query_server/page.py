@@ -44,6 +44,7 @@ def _handler(file: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse
     made: list[tuple[bytes, str]] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
+        """The dashboard, or a file that it loads."""
         if not made:
             data = file.read_bytes()
             made.append((gzip.compress(data, 9, mtime=0), f'"{blake2b(data, digest_size=8).hexdigest()}"'))
