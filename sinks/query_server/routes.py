@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -22,13 +23,13 @@ from sinks.query_server.questions import LATEST, MOST, Page
 
 if TYPE_CHECKING:
     from pipeline.clock import Clock
-    from pipeline.walk import Walk
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MOST_BYTES = 1_000_000  # of the body of a request
 LETTERS = 100  # dead letters in an answer, unless asked otherwise
-MOST_LONG = 8  # answers without a limit at a time: each has its turn in the readers' threads, and a few MB
+MANY = 20_000  # rows from which on an answer is a large one, or if it has no limit
+MOST_LONG = 8  # of these at a time: each has its turn in the readers' threads, and some MB
 MOST_ASKING = 8  # questions in SQL: they are answered one after the other
 _ASKED = ("key", "from", "to", "fields", "limit", "points", "order", "revisions", "cursor", "format")
 
@@ -60,7 +61,7 @@ class Routes:
         self.keys = keys
         self.clock = clock
         self.asking = 0  # questions in SQL that wait or are being answered
-        self.long = 0  # answers without a limit that are on their way
+        self.long = 0  # large answers that are on their way
 
     def table(self) -> dict[str, Handler]:
         return {
@@ -108,17 +109,21 @@ class Routes:
         page = Page(request, name, schema, self.clock)
         if page.long:
             newest = max(self.clock.wall(), int(self.services.latest(name).time.max(initial=0)))
-            return await self._long(answers, page.walk(min(newest, LATEST)))
-        frame, link = page.cut(await self.services.rows(page.query))
-        return await answers.short(frame, link)
+            with self._one_of_few():
+                return await answers.long(page.walk(min(newest, LATEST)), self.services.rows)
+        with self._one_of_few() if page.limit > MANY else nullcontext():
+            frame, link = page.cut(await self.services.rows(page.query))
+            return await answers.short(frame, link)
 
-    async def _long(self, answers: Answers, walk: Walk) -> web.StreamResponse:
+    @contextmanager
+    def _one_of_few(self) -> Iterator[None]:
+        """Large answers are few at a time: each takes memory, or a reader for long."""
         if self.long >= MOST_LONG:
-            text = f"{MOST_LONG} answers without a limit are on their way already"
+            text = f"{MOST_LONG} large answers are on their way already"
             raise HttpProblem(503, text, {"Retry-After": "10"})
         self.long += 1
         try:
-            return await answers.long(walk, self.services.rows)
+            yield
         finally:
             self.long -= 1
 
