@@ -159,7 +159,9 @@ class Rig:
         nodes += [node("refusals", "operator", Refusals, [f"{s}.invalid" for s in sources])]
         pipeline = {"name": "p", "state": folder, "durability": "process", "commit": 0, "disorder": 0}
         pipeline |= {"idle": 10 * SECOND, "max_future": 60 * SECOND, "max_keys": 5} | settings
-        self.config: Any = SimpleNamespace(path=folder / "pipeline.toml", text=text, nodes={n.name: n for n in nodes})
+        self.config: Any = SimpleNamespace(
+            path=folder / "pipeline.toml", text=text, kept_text=text, nodes={n.name: n for n in nodes}
+        )
         self.config.pipeline = SimpleNamespace(**pipeline)
         self.config.problem = lambda path, text: (path, text)
         self.configs[text] = self.config
