@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import orjson
@@ -18,7 +18,6 @@ from pipeline import positions
 from pipeline.quantity import Secret
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
     from pipeline.settings import Where
 
 MASK = "***"
@@ -28,7 +27,20 @@ _PASSWORD = re.compile(r"(://[^\s/:@\"'{}]*:)(?!\$\{)[^\s/@\"']+(?=@)")
 _TEXT = re.compile(r'"""(?:[^\\]|\\.)*?"{3,5}' + r"|'''.*?'{3,5}" + r'|"(?:[^"\\\n]|\\.)*"' + r"|'[^'\n]*'", re.DOTALL)
 
 
-def masked(config: Config) -> str:
+class File(Protocol):
+    """A pipeline file that has been read (pipeline/config.py)."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def raw(self) -> dict[str, Any]: ...
+    @property
+    def server(self) -> Any: ...
+    @property
+    def nodes(self) -> Mapping[str, Any]: ...
+
+
+def masked(config: File) -> str:
     """Its text without what is secret."""
     text = _PASSWORD.sub(rf"\g<1>{MASK}", config.text)
     written = [where for where in _secrets(config) if _is_literal(config, where)]
@@ -52,12 +64,12 @@ def _without(text: str, secret: str, mask: str) -> str:
     return text
 
 
-def _is_literal(config: Config, where: Where) -> bool:
+def _is_literal(config: File, where: Where) -> bool:
     value = _value(config, where)
     return isinstance(value, str) and bool(value) and not _VARIABLE.fullmatch(value)
 
 
-def _value(config: Config, where: Where) -> Any:
+def _value(config: File, where: Where) -> Any:
     """What stands at a place of the file."""
     value: Any = config.raw
     for part in where:
@@ -68,7 +80,7 @@ def _value(config: Config, where: Where) -> Any:
     return value
 
 
-def _secrets(config: Config) -> set[Where]:
+def _secrets(config: File) -> set[Where]:
     found = {*_within(config.server, ("server",)), *_named(config.raw, ())}
     for name, node in config.nodes.items():
         found |= {*_within(node.settings, (f"{node.kind}s", name))}
