@@ -340,6 +340,11 @@ def in_order(frame: Frame) -> Frame:
     return frame.take(np.argsort(frame.seq, kind="stable"))
 
 
+def alike(a: Frame, b: Frame) -> bool:
+    """Whether both have the same fields, of the same kinds: then they can be joined."""
+    return {n: c.values.dtype for n, c in a.columns.items()} == {n: c.values.dtype for n, c in b.columns.items()}
+
+
 def differs(a: Column, b: Column) -> Bools:
     """True where two columns of one kind differ; missing equals missing."""
     known_a, known_b = a.known(), b.known()

@@ -19,7 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.component import Payload, Refused, Sink, Source
-from pipeline.frame import NO_PROGRESS, Column, Field, Frame, KeyTable, Schema, column, concatenate, instants, rows
+from pipeline.frame import (
+    NO_PROGRESS,
+    Column,
+    Field,
+    Frame,
+    KeyTable,
+    Schema,
+    alike,
+    column,
+    concatenate,
+    instants,
+    rows,
+)
 from pipeline.inbox import Waiting
 from pipeline.journal.dead import LONGEST, Buried, Letter
 from pipeline.times import instant
@@ -262,15 +274,11 @@ def _joined(entries: list[tuple[str, str, Frame, bool]]) -> list[tuple[str, str,
     found: list[tuple[str, str, Frame, bool]] = []
     for entry in entries:
         sink, stream, frame, keep = entry
-        if found and (sink, stream, keep) == (*found[-1][:2], found[-1][3]) and _alike(found[-1][2], frame):
+        if found and (sink, stream, keep) == (*found[-1][:2], found[-1][3]) and alike(found[-1][2], frame):
             found[-1] = (sink, stream, concatenate([found[-1][2], frame]), keep)
         else:
             found.append(entry)
     return found
-
-
-def _alike(a: Frame, b: Frame) -> bool:
-    return {n: c.values.dtype for n, c in a.columns.items()} == {n: c.values.dtype for n, c in b.columns.items()}
 
 
 # --- a row as JSON, and back ---------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import apsw
 import msgspec
 import numpy as np
 
-from pipeline.frame import Frame, concatenate
+from pipeline.frame import Frame, alike, concatenate
 from pipeline.journal.history import chunk_id, drop_frames, put
 from pipeline.packing import pack_frame, unpack_frame
 
@@ -84,7 +84,7 @@ def _to_join(db: apsw.Connection, stream: str) -> Piece | None:
         frames: list[Frame] = []
         for id_, data in db.execute(f"SELECT id, data FROM chunks WHERE {where}", (stream, key, unsure)):
             frame = unpack_frame(data)
-            if frames and (not _alike(frame, frames[0]) or sum(map(len, frames)) >= CHUNK_ROWS):
+            if frames and (not alike(frame, frames[0]) or sum(map(len, frames)) >= CHUNK_ROWS):
                 if len(frames) > 1:
                     break
                 ids, frames = [], []  # the one before stays as it is: the pipeline file was changed after it
@@ -123,16 +123,12 @@ def _read(db: apsw.Connection, stream: str, listed: list[Any], most: int) -> tup
             break
         for (data,) in db.execute("SELECT data FROM frames WHERE id = ?", (id_,)):
             frame = unpack_frame(data)
-            if frames and not _alike(frame, frames[0]):  # the pipeline file was changed between them
+            if frames and not alike(frame, frames[0]):  # the pipeline file was changed between them
                 return piece, concatenate(frames)
             frames.append(frame)
         piece.frames.append(id_)
         rows += n
     return piece, concatenate(frames)
-
-
-def _alike(a: Frame, b: Frame) -> bool:
-    return [(n, c.values.dtype) for n, c in a.columns.items()] == [(n, c.values.dtype) for n, c in b.columns.items()]
 
 
 def by_key(frame: Frame) -> list[Frame]:
