@@ -330,6 +330,7 @@ class Source:
     schema: Schema
     live: bool = True  # False: finite; its end flushes the windows, and it is never idle before
     replayable: bool = False  # True: `reread` can give the payloads between two positions again
+    trouble: str = ""  # why nothing comes for now (a peer that is away), for /health; "" when all is well
 
     def __init__(self, settings: Any, context: SourceContext) -> None:
         self.context: SourceContext = context

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.component import Batch, Buffer, Outcome, Sink
 from pipeline.frame import KeyTable, Schema, instant_text
 from pipeline.journal import alerts, outbox
+from pipeline.reconnect import pause
 
 if TYPE_CHECKING:
     from pipeline.clock import Clock
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headwater")
 
-FIRST_RETRY_S = 0.5
-LONGEST_RETRY_S = 60.0
 LONGEST_ASKED_S = 3_600.0  # a peer that asks for more with Retry-After is tried again all the same
 
 
@@ -121,8 +120,7 @@ class Courier:
         """Exponential back-off with full jitter, or what the peer asked for."""
         if outcome.retry_after is not None:
             return min(max(outcome.retry_after, 0.0), LONGEST_ASKED_S)
-        longest: float = min(FIRST_RETRY_S * 2.0 ** min(self.failures - 1, 20), LONGEST_RETRY_S)
-        return self.delivery.random.uniform(0.1, 1.0) * longest
+        return pause(self.failures, self.delivery.random)
 
     async def _finish(self, bounds: outbox.Bounds, batch: Batch, outcome: Outcome) -> None:
         clock, keys = self.delivery.clock.wall(), self.delivery.keys.names

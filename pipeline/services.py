@@ -156,6 +156,7 @@ class EngineServices:
     def health(self) -> dict[str, Any]:
         """`status` is "ok" or "degraded"; `reasons` say why."""
         reasons = [f"{i.name}: {i.failure}" for i in self.engine.intakes.values() if i.failure]
+        reasons += [f"{i.name}: {i.source.trouble}" for i in self.engine.intakes.values() if i.source.trouble]
         reasons += [f"{name}: {edge.failure}" for name, edge in self.engine.graph.edges.items() if edge.failure]
         reasons += self.engine.outside.troubles.values()
         if self.engine.store.trouble:
@@ -189,6 +190,7 @@ class EngineServices:
             shown["inputs"] = list(graph.inputs.get(name, ()))
             if intake := self.engine.intakes.get(name):
                 shown |= {"rows_out": intake.taken, "refused": intake.refused, "waiting": len(intake.inbox)}
+                shown["error"] = intake.failure or intake.source.trouble or None
             if edge := graph.edges.get(name):
                 shown |= {"rows_in": edge.rows_in, "rows_out": edge.rows_out, "error": edge.failure or None}
             nodes.append(shown)

@@ -27,8 +27,8 @@ SCHEMAS = {
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.delivery.FIRST_RETRY_S", 0.01)
-    monkeypatch.setattr("pipeline.delivery.LONGEST_RETRY_S", 0.02)
+    monkeypatch.setattr("pipeline.reconnect.FIRST_S", 0.01)
+    monkeypatch.setattr("pipeline.reconnect.LONGEST_S", 0.02)
 
 
 class Peer(Sink):

@@ -17,12 +17,13 @@ from aiohttp import web
 
 from pipeline.clock import RealClock
 from pipeline.component import SinkContext
+from pipeline.delivering import BatchSettings, BufferSettings
 from pipeline.delivery import Delivery
 from pipeline.frame import NO_PROGRESS, Column, Field, Frame, KeyTable, Schema, column
 from pipeline.journal import dead, outbox
 from pipeline.journal.commit import Store
 from pipeline.quantity import Duration, Secret, Size, duration
-from sinks.cloud import BatchSettings, BufferSettings, Cloud, CloudSettings
+from sinks.cloud import Cloud, CloudSettings
 
 WINDOWS = Schema("id", {"average": Field("float", True)}, "windows")
 ALERTS = Schema("id", {"state": Field("string")}, "alerts")
@@ -143,8 +144,8 @@ async def rig(folder: Path, sink: Cloud) -> AsyncIterator[Rig]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.delivery.FIRST_RETRY_S", 0.01)
-    monkeypatch.setattr("pipeline.delivery.LONGEST_RETRY_S", 0.05)
+    monkeypatch.setattr("pipeline.reconnect.FIRST_S", 0.01)
+    monkeypatch.setattr("pipeline.reconnect.LONGEST_S", 0.05)
 
 
 async def test_the_wire_form(tmp_path: Path) -> None:
@@ -311,7 +312,7 @@ def test_where_holds_for_the_streams_that_have_its_fields() -> None:
 def test_wrong_settings() -> None:
     context = SinkContext("cloud", SCHEMAS, KeyTable())
     Cloud(CloudSettings(url="ftp://x", where="averag > 50"), context)
-    assert [setting for setting, _ in context.problems] == ["url", "where"]
+    assert sorted(setting for setting, _ in context.problems) == ["url", "where"]
     assert 'did you mean "average"' in context.problems[1][1]
 
 
