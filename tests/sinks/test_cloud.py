@@ -313,7 +313,7 @@ def test_wrong_settings() -> None:
     context = SinkContext("cloud", SCHEMAS, KeyTable())
     Cloud(CloudSettings(url="ftp://x", where="averag > 50"), context)
     assert sorted(setting for setting, _ in context.problems) == ["url", "where"]
-    assert 'did you mean "average"' in context.problems[1][1]
+    assert 'did you mean "average"' in dict(context.problems)["where"]
 
 
 async def test_no_secret_is_shown(tmp_path: Path) -> None:
