@@ -235,6 +235,14 @@ class Nodes(Struct):
     nodes: list[GraphNode]
 
 
+class Flash(Struct, kw_only=True):
+    written_bytes: Annotated[int, Meta(description="To the state folder's database, since it was made.")]
+    since: Annotated[str, Meta(description="When it was made.")]
+    per_day_bytes: Annotated[int | None, Meta(description="At the rate of the last hour; null in the first minute.")]
+    endurance_bytes: Annotated[int, Meta(description="What the flash may be written, by [pipeline] endurance.")]
+    used_up: Annotated[str | None, Meta(description="When that will be reached at this rate; null: not in 100 years.")]
+
+
 class Health(Struct, kw_only=True):
     status: Annotated[str, Meta(description="ok or degraded.")]
     reasons: list[str]
@@ -243,6 +251,7 @@ class Health(Struct, kw_only=True):
     ready: bool
     uptime_seconds: float
     step: int
+    flash: Flash
 
 
 class Ready(Struct):

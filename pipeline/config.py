@@ -24,7 +24,7 @@ from pipeline import settings
 from pipeline.component import Settings
 from pipeline.nodes import COMMON, KINDS, Node, read_nodes
 from pipeline.problem import ConfigError, Problem, nearest
-from pipeline.quantity import Duration, Secret, duration
+from pipeline.quantity import Duration, Secret, Size, duration, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +37,10 @@ _VARIABLE = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _ORIGIN = re.compile(r"https?://[^\s/?#@*\"'<>]+")
 _LAST_PORT = 65535
 _SHORTEST_SECRET = 4  # characters; hiding shorter values would only make messages unreadable
+
+
+# What a card of 32 GB may be expected to take: 500 times its size, two thirds of it lost to erasing for small writes.
+ENDURANCE = size("5 TB")
 
 
 class PipelineSettings(Settings, frozen=True):
@@ -71,13 +75,17 @@ class PipelineSettings(Settings, frozen=True):
     max_keys: Annotated[
         int, Meta(ge=1, le=10_000_000, description="Most distinct keys; readings of further ones are refused.")
     ] = 100_000
+    endurance: Annotated[
+        Size,
+        Meta(gt=0, description="How many bytes may be written to the flash before it is used up, as its maker says."),
+    ] = ENDURANCE
 
 
 class Tls(Settings, frozen=True):
     """Files in PEM form, relative to the pipeline file."""
 
-    certificate: Annotated[Path, Meta(description="The chain of certificates.")]
-    key: Annotated[Path, Meta(description="The key of the first of them.")]
+    certificate: Path
+    key: Path
 
 
 class ServerSettings(Settings, frozen=True):

@@ -34,6 +34,7 @@ class Estimate:
     parts: list[Part]
     max_keys: int
     commit_ns: int
+    endurance: int
 
     @property
     def memory(self) -> int:
@@ -52,7 +53,12 @@ class Estimate:
                 "max_keys": self.max_keys,
                 "nodes": [vars(part) for part in self.parts],
             },
-            "flash": {"commit_bytes": COMMIT_BYTES, "bytes_a_day_at_1_s": round(self.flash_a_day(1.0))},
+            "flash": {
+                "commit_bytes": COMMIT_BYTES,
+                "bytes_a_day_at_1_s": round(self.flash_a_day(1.0)),
+                "endurance_bytes": self.endurance,
+                "days_at_1_s": round(self.endurance / self.flash_a_day(1.0)),
+            },
         }
 
     def lines(self) -> list[str]:
@@ -69,13 +75,14 @@ class Estimate:
         often = max(1.0, self.commit_ns / 1e9)
         told.append(
             f"flash: about {COMMIT_BYTES / 1000:.0f} kB a commit: {_size(round(self.flash_a_day(1.0)))} a day at one each "
-            f"{often:g} s, and the rows; [pipeline] commit sets the least time between two"
+            f"{often:g} s, and the rows; {_size(self.endurance)} last {self.endurance / self.flash_a_day(1.0) / 365:.0f} years"
+            " so ([pipeline] endurance); [pipeline] commit sets the least time between two"
         )
         return told
 
 
 def _size(number: int) -> str:
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if number >= unit:
             return f"{number / unit:.3g} {name}"
     return f"{number} B"
@@ -95,4 +102,4 @@ def estimate(config: Config, graph: Graph) -> Estimate:
         held = edge.operator.memory()
         if held.per_key or held.beyond:
             parts.append(Part(name, held.per_key, held.per, held.per_key * keys, held.beyond))
-    return Estimate(parts, keys, int(config.pipeline.commit))
+    return Estimate(parts, keys, int(config.pipeline.commit), int(config.pipeline.endurance))

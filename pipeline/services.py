@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo, Table
+from pipeline.flash import Budget
 from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, empty
 from pipeline.journal import alerts, dead, history, points
 from pipeline.journal import sql as asked
@@ -34,6 +35,8 @@ class EngineServices:
         self.outbox = delivery
         self.started = time.monotonic()
         self.ready = False
+        self.flash = Budget(engine.store.log, engine.clock, engine.settings.endurance)
+        engine.published.append(lambda *_: self.flash.look())
         self._replaying = asyncio.Lock()
         self._asking = asyncio.Lock()
         self.set_aside = those_set_aside(engine.store.folder)
@@ -179,6 +182,7 @@ class EngineServices:
             "ready": self.ready,
             "uptime_seconds": round(time.monotonic() - self.started, 3),
             "step": self.engine.number,
+            "flash": self.flash.told(),
         }
 
     def graph(self) -> list[dict[str, Any]]:
@@ -245,6 +249,18 @@ class EngineServices:
                 "counter",
                 "Time spent in commits.",
                 [({}, engine.store.commit_seconds)],
+            ),
+            (
+                "headwater_flash_written_bytes_total",
+                "counter",
+                "Bytes written to the state folder's database since it was made.",
+                [({}, engine.store.log.written)],
+            ),
+            (
+                "headwater_flash_endurance_bytes",
+                "gauge",
+                "Bytes that the flash may be written before it is used up, by [pipeline] endurance.",
+                [({}, engine.settings.endurance)],
             ),
             ("headwater_in_flight", "gauge", "Steps not yet durable.", [({}, engine.in_flight)]),
         ]

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import apsw
 
 from pipeline.journal.files import Files
+from pipeline.journal.flash import Log
 from pipeline.journal.schema import DATABASE, FORMAT, MIGRATIONS, TABLES
 
 log = logging.getLogger("headwater")
@@ -120,6 +121,7 @@ class Store:
         try:
             self.connection = _connect(self._place, durability, vfs)
             self._prepare()
+            self.log = Log(self.connection, None if durability == "none" else folder / f"{DATABASE}-wal")
         except DAMAGED as error:
             self._unlock()
             raise StateDamaged(f"{self._place} is damaged: {error}") from error
@@ -221,6 +223,10 @@ class Store:
         self._thread.join()
         if self._readers is not None:
             self._readers.shutdown()
+        with contextlib.suppress(apsw.Error):
+            with self.connection:
+                self.log.save(self.connection, at_once=True)
+            self.log.copy(self.connection, at_once=True)
         self.connection.close()
         self._unlock()
 
@@ -250,6 +256,7 @@ class Store:
             if self._stopping.wait(RETRY_S):
                 self._fail(group, error)
                 return
+        self.log.copy(self.connection)
 
     def _settle(self, group: list[tuple[Work, Done]]) -> Exception | None:
         """Try once, and tell everyone who waits. The error, if the same is to be tried again and no one was told."""
@@ -285,9 +292,12 @@ class Store:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             results = [work(self.connection) for work, _ in group]
+            self.log.save(self.connection)
             self.connection.execute("COMMIT")
         except BaseException:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             raise
+        finally:
+            self.log.count(self.connection)
         return results

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
-
-from msgspec import Meta
+from typing import Any
 
 from pipeline.component import Decoded, Inbox, Payload, Settings, Source, SourceContext
 from pipeline.frame import Field, Schema, column
@@ -27,8 +25,8 @@ SAMPLE_BYTES = 200  # what a sample counts for in the inbox
 
 
 class HostSettings(Settings, frozen=True):
-    every: Annotated[Duration, Meta(description="From one sample to the next.")] = duration("1 s")
-    name: Annotated[str, Meta(description="What the machine is called. Absent: its own name.")] = ""
+    every: Duration = duration("1 s")
+    name: str = ""
 
 
 class Host(Source):

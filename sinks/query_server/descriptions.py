@@ -8,7 +8,6 @@ from msgspec import Meta
 
 from pipeline import api
 from pipeline.api import Operation, Parameter
-from sinks.query_server.forms import MEDIA
 from sinks.query_server.questions import LATEST, LIMIT, MOST, MOST_POINTS
 
 TIME = "2026-01-31T12:00:00Z, a number since 1970, -1h, or now."
@@ -30,24 +29,19 @@ POINTS = Parameter(
     Annotated[int, Meta(ge=1, le=MOST_POINTS)],
 )
 REVISIONS = Parameter("revisions", "Corrected windows, or these and what they corrected.", Literal["newest", "all"])
-FORM = Parameter(
-    "format",
-    "What the rows are written in; arrow is an IPC stream, and needs pyarrow on the device.",
-    Literal["json", "ndjson", "csv", "arrow"],
-)
+FORM = Parameter("format", "What the rows are written in.", Literal["json", "ndjson", "csv"])
 CURSOR = Parameter("cursor", "Of a `next` link: where the last answer ended.")
 LETTERS_LIMIT = Parameter("limit", "Letters in the answer.", Annotated[int, Meta(ge=1, le=MOST)])
 NODE = Parameter("node", "Only those of this source, operator or sink.")
 BEFORE = Parameter("before", "Only those older than this letter.", Annotated[int, Meta(ge=1, le=LATEST)])
 
 STREAMS = Operation("The streams that are kept", api.Streams)
-_FORMS = tuple(MEDIA.values())
-LATEST_ROWS = Operation("The newest row of each key", api.Latest, (KEY, FIELDS, FORM), given=_FORMS)
+LATEST_ROWS = Operation("The newest row of each key", api.Latest, (KEY, FIELDS))
 ROWS = Operation(
     "The history of a stream",
     api.Rows,
     (KEY, FROM, TO, FIELDS, ROWS_LIMIT, POINTS, ORDER, REVISIONS, CURSOR, FORM),
-    given=_FORMS,
+    given=("application/json", "application/x-ndjson", "text/csv"),
 )
 ALERTS = Operation(
     "How each alert stands for each key, and the silences that hold",
@@ -79,7 +73,7 @@ QUERY = Operation(
     api.Answer,
     (FORM,),
     body=api.Question,
-    given=_FORMS,
+    given=("application/json", "application/x-ndjson", "text/csv"),
     reads=True,
 )
 VALUES = Operation("The latest value of every key of the first input", dict[str, Any])

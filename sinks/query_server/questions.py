@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 import orjson
 
-from pipeline import arrow
 from pipeline.api import Question
 from pipeline.component import RowsQuery
 from pipeline.frame import Frame, Ints, Schema, instant_text
@@ -19,10 +18,9 @@ from pipeline.quantity import duration
 from pipeline.times import nanoseconds
 from pipeline.walk import Walk
 from pipeline.web import HttpProblem
-from sinks.query_server.forms import MEDIA, available
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from aiohttp import web
 
@@ -153,14 +151,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LATEST
 
 
-def form(request: web.Request) -> str:
+def form(request: web.Request, media: Mapping[str, str]) -> str:
     """How the answer is to be written: what `format` says, or else what `Accept` likes best."""
-    media = available()
     if "format" in request.query:
-        name = choice(request, "format", MEDIA, "")
-        if name not in media:
-            raise HttpProblem(400, f"format: {name} {arrow.MISSING} (on this device)", parameter="format")
-        return name
+        return choice(request, "format", media, "")
     accepted = ",".join(request.headers.getall("Accept", []))
     if not accepted.strip():
         return next(iter(media))
@@ -168,8 +162,7 @@ def form(request: web.Request) -> str:
     liked = {name: _liking(kind, ranges) for name, kind in media.items()}
     best = max(liked, key=liked.__getitem__)  # of equals the first
     if liked[best] <= 0:
-        hint = "" if "arrow" in media else f"; {arrow.MEDIA_TYPE} {arrow.MISSING} (on this device)"
-        raise HttpProblem(406, f"this can be had as {', '.join(media.values())}{hint}")
+        raise HttpProblem(406, f"this can be had as {', '.join(media.values())}")
     return best
 
 
