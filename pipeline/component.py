@@ -397,6 +397,7 @@ class Batch:
     parts: list[tuple[str, Frame]]  # stream, rows; in order
     attempt: int = 0
     recovered: bool = False  # its rows waited while the peer could not be reached
+    resumed: bool = False  # it was begun in an earlier life, and may have been sent then
 
     def __len__(self) -> int:
         return sum(len(frame) for _, frame in self.parts)
@@ -410,6 +411,8 @@ class Outcome:
     refused: bool = False  # for good: the batch goes to the dead letters and the next one is tried
     reason: str = ""
     retry_after: float | None = None  # seconds that the peer asked for
+    # Of a batch that was delivered: the rows that the peer will never take, by their place in it, each with the reason.
+    rejected: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

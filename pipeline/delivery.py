@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.component import Batch, Buffer, Outcome, Sink
@@ -46,6 +46,7 @@ class Courier:
 
     async def run(self) -> None:
         self.failing = await self.store.read(lambda db: outbox.failing(db, self.name))
+        resumed = await self.store.read(lambda db: outbox.unfinished(db, self.name))
         while True:
             self.more.clear()
             bounds, wait = await self._next()
@@ -53,6 +54,7 @@ class Courier:
                 await self._something_new(wait)
                 continue
             batch = await self._load(bounds)
+            batch.resumed = resumed and bounds.key == resumed.key
             await self._until_done(bounds, batch)
 
     async def _load(self, bounds: outbox.Bounds) -> Batch:
@@ -124,15 +126,16 @@ class Courier:
 
     async def _finish(self, bounds: outbox.Bounds, batch: Batch, outcome: Outcome) -> None:
         clock, keys = self.delivery.clock.wall(), self.delivery.keys.names
+        refused = outcome.rejected if outcome.delivered else dict.fromkeys(range(len(batch)), outcome.reason)
 
         def work(db: Any) -> int:
-            if outcome.refused:
-                outbox.refuse(db, self.name, batch, self.delivery.schemas, keys, clock, outcome.reason)
-            fate = "sent" if outcome.delivered else "refused"
+            outbox.refuse(db, self.name, batch, self.delivery.schemas, keys, clock, refused)
+            before = 0
             for stream, frame in batch.parts:
                 if (schema := self.delivery.schemas.get(stream)) and schema.role == "alerts":
-                    alerts.note(db, self.name, alerts.rows_of(stream, frame), fate)
-            freed = outbox.finish(db, self.name, bounds, len(batch), delivered=outcome.delivered)
+                    self._note(db, alerts.rows_of(stream, frame), before, refused)
+                before += len(frame)
+            freed = outbox.finish(db, self.name, bounds, len(batch), refused=len(refused))
             if self.failing:
                 outbox.recover(db, self.name)
             return freed
@@ -141,13 +144,18 @@ class Courier:
         self.room.changed.set()
         self.failing = False
         self._take_turns(bounds, len(batch))
-        if outcome.refused:
-            log.warning("%s: %d rows were refused for good: %s", self.name, len(batch), outcome.reason)
-            self.last_error = outcome.reason
+        if refused:
+            self.last_error = next(iter(refused.values()))
+            log.warning("%s: %d rows were refused for good: %s", self.name, len(refused), self.last_error)
         elif self.failures:
             log.warning("%s: delivers again", self.name)
             self.last_error = ""
         self.failures = 0
+
+    def _note(self, db: Any, rows: Sequence[alerts.Row], first: int, refused: Mapping[int, str]) -> None:
+        """What became of rows of an alert; `first` is the place of the first one in its batch."""
+        for fate, refusal in (("sent", False), ("refused", True)):
+            alerts.note(db, self.name, [r for i, r in enumerate(rows, first) if (i in refused) is refusal], fate)
 
     def _take_turns(self, bounds: outbox.Bounds, rows: int) -> None:
         """What came since an outage and what it left behind go in turns, the latter no faster than `rate`."""

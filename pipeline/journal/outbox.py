@@ -234,8 +234,8 @@ def tried(db: apsw.Connection, key: str) -> None:
     db.execute("UPDATE batches SET attempts = attempts + 1 WHERE key = ?", (key,))
 
 
-def finish(db: apsw.Connection, sink: str, bounds: Bounds, count: int, *, delivered: bool) -> int:
-    """The batch's rows leave, and are counted as sent or refused. How many bytes that freed."""
+def finish(db: apsw.Connection, sink: str, bounds: Bounds, count: int, *, refused: int) -> int:
+    """The batch's rows leave, and are counted: so many as refused, the others as sent. How many bytes that freed."""
     last_of_entry = list(db.execute("SELECT rows FROM outbox WHERE id = ?", (bounds.last_id,)))
     whole = bool(last_of_entry) and last_of_entry[0][0] == bounds.last_row
     gone = bounds.last_id if whole else bounds.last_id - 1
@@ -245,7 +245,7 @@ def finish(db: apsw.Connection, sink: str, bounds: Bounds, count: int, *, delive
     db.execute(f"DELETE FROM outbox WHERE {inside}", (sink, bounds.first_id, gone))
     db.execute("UPDATE outbox SET sent = ? WHERE id = ?", (bounds.last_row, bounds.last_id))
     db.execute("DELETE FROM batches WHERE key = ?", (bounds.key,))
-    _count(db, sink, sent=count if delivered else 0, refused=0 if delivered else count)
+    _count(db, sink, sent=count - refused, refused=refused)
     return int(freed)
 
 
@@ -256,14 +256,17 @@ def refuse(
     schemas: Mapping[str, Schema],
     keys: list[str],
     clock: int,
-    reason: str,
+    reasons: Mapping[int, str],
 ) -> None:
-    """The rows of a batch that the peer will never take, as dead letters."""
-    letters = []
-    for stream, frame in batch.parts:
-        told = [{"stream": stream, **row} for row in rows(*shown(frame, schemas.get(stream)), keys)]
-        letters += [dead.Buried(clock, sink, reason, orjson.dumps(row).decode()) for row in told]
-    dead.bury(db, letters)
+    """The rows of a batch that the peer will never take, by their place in it, as dead letters."""
+    if not reasons:
+        return
+    told = [
+        {"stream": stream, **row}
+        for stream, frame in batch.parts
+        for row in rows(*shown(frame, schemas.get(stream)), keys)
+    ]
+    dead.bury(db, [dead.Buried(clock, sink, why, orjson.dumps(told[i]).decode()) for i, why in sorted(reasons.items())])
 
 
 CHUNK = 4_000_000  # bytes that are thinned at a time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from pipeline.clock import VirtualClock
 from pipeline.component import Batch, Buffer, Outcome, Sink, SinkContext
 from pipeline.delivery import Delivery, Room
 from pipeline.frame import NO_PROGRESS, SECOND, Column, Field, Frame, KeyTable, Schema
-from pipeline.journal import outbox
+from pipeline.journal import dead, outbox
 from pipeline.journal.commit import Store
 from pipeline.thin import readings
 
@@ -188,3 +189,42 @@ async def test_a_backlog_goes_no_faster_than_its_rate(tmp_path: Path) -> None:
     times = [at for at, batch in peer.taken if batch.recovered]
     assert len(times) == 5
     assert times[-1] - times[0] >= 4 * 20 / 500 - 0.01
+
+
+class Picky(Peer):
+    """Takes a batch but for its second row."""
+
+    async def deliver(self, batch: Batch) -> Outcome:
+        taken = await super().deliver(batch)
+        return Outcome(delivered=True, rejected={1: "no such key"}) if taken.delivered else taken
+
+
+async def test_a_row_that_is_refused_costs_only_itself(tmp_path: Path) -> None:
+    """It is a dead letter with its reason, and known as refused; the rest of its batch is sent."""
+    async with rig(tmp_path, Picky(Buffer(rows=3, wait=0))) as r:
+        await r.put(3, "alerts")
+        status = await r.until(lambda status: not status.rows)
+        letters = await r.store.read(lambda db: dead.letters(db, 10))
+    assert (status.sent, status.refused) == (2, 1)
+    assert [(letter.reason, json.loads(letter.row)["value"]) for letter in letters] == [("no such key", 1.0)]
+
+
+async def test_a_batch_of_an_earlier_life_says_so(tmp_path: Path) -> None:
+    """It may have been sent then: who must not send twice is told. The next one is new."""
+    peer = Peer(Buffer(rows=2, wait=0))
+    peer.speaks.clear()
+    async with rig(tmp_path, peer) as r:
+        await r.put(4)
+        await eventually(lambda: r.delivery.couriers["cloud"].sending)
+    peer.speaks.set()
+    async with rig(tmp_path, peer) as r:
+        await r.until(lambda status: not status.rows)
+    assert [batch.resumed for _, batch in peer.taken] == [True, False]
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to hold")

@@ -438,8 +438,10 @@ async def reject(r: Rig) -> None:
         assert bounds is not None
         batch = outbox.load(db, "cloud", bounds)
         graph = r.engine.graph
-        outbox.refuse(db, "cloud", batch, graph.streams, graph.keys.names, 5, "HTTP 422")
-        outbox.finish(db, "cloud", bounds, len(batch), delivered=False)
+        outbox.refuse(
+            db, "cloud", batch, graph.streams, graph.keys.names, 5, dict.fromkeys(range(len(batch)), "HTTP 422")
+        )
+        outbox.finish(db, "cloud", bounds, len(batch), refused=len(batch))
 
     await r.store.write(work)
 

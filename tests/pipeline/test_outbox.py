@@ -169,8 +169,8 @@ class Outbox(RuleBasedStateMachine):
         batch = outbox.load(self.db, SINK, bounds)
         held = outbox.held(self.db, SINK)
         if not delivered:
-            outbox.refuse(self.db, SINK, batch, SCHEMAS, ["k", "l"], 0, "no")
-        freed = outbox.finish(self.db, SINK, bounds, len(batch), delivered=delivered)
+            outbox.refuse(self.db, SINK, batch, SCHEMAS, ["k", "l"], 0, dict.fromkeys(range(len(batch)), "no"))
+        freed = outbox.finish(self.db, SINK, bounds, len(batch), refused=0 if delivered else len(batch))
         assert freed == held - outbox.held(self.db, SINK)
         if self.failing:
             outbox.recover(self.db, SINK)
@@ -274,7 +274,7 @@ def sent(
     if bounds is None:
         return None
     batch = outbox.load(db, SINK, bounds)
-    outbox.finish(db, SINK, bounds, len(batch), delivered=True)
+    outbox.finish(db, SINK, bounds, len(batch), refused=0)
     return values(batch), batch.recovered
 
 
