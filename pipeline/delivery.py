@@ -54,7 +54,7 @@ class Courier:
                 await self._something_new(wait)
                 continue
             batch = await self._load(bounds)
-            batch.resumed = resumed and bounds.key == resumed.key
+            batch.resumed = resumed is not None and bounds.key == resumed.key
             await self._until_done(bounds, batch)
 
     async def _load(self, bounds: outbox.Bounds) -> Batch:
