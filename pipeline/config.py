@@ -84,8 +84,8 @@ class PipelineSettings(Settings, frozen=True):
 class Tls(Settings, frozen=True):
     """Files in PEM form, relative to the pipeline file."""
 
-    certificate: Path
-    key: Path
+    certificate: Annotated[Path, Meta(description="The chain of certificates.")]
+    key: Annotated[Path, Meta(description="The key of the first of them.")]
 
 
 class ServerSettings(Settings, frozen=True):

@@ -10,7 +10,7 @@ _NUMBER = re.compile(r"\s*([0-9]+)(?:\.([0-9]+))?\s*([A-Za-zµμ]*)\s*")  # both
 _LARGEST = 2**62  # sums of two still fit into 64 bits
 _LONGEST = 100  # characters; nobody means more, and Python refuses to read very long numbers
 
-_NS = {
+TIME_UNITS = {
     "ns": 1,
     "us": 1_000,
     "µs": 1_000,
@@ -20,7 +20,7 @@ _NS = {
     "h": 3_600_000_000_000,
     "d": 86_400_000_000_000,
 }
-_BYTES = {
+BYTE_UNITS = {
     "B": 1,
     "kB": 1_000,
     "MB": 1_000_000,
@@ -53,7 +53,7 @@ class Duration(int):
 
     def __str__(self) -> str:
         """In the largest unit that gives a whole number."""
-        return _in_units(self, _NS, ("d", "h", "min", "s", "ms", "us", "ns"), "s")
+        return _in_units(self, TIME_UNITS, ("d", "h", "min", "s", "ms", "us", "ns"), "s")
 
     @property
     def seconds(self) -> float:
@@ -68,7 +68,7 @@ class Size(int):
 
     def __str__(self) -> str:
         """In the largest unit that gives a whole number; decimal where both kinds do."""
-        return _in_units(self, _BYTES, ("TB", "GB", "MB", "kB", "TiB", "GiB", "MiB", "KiB", "B"), "B")
+        return _in_units(self, BYTE_UNITS, ("TB", "GB", "MB", "kB", "TiB", "GiB", "MiB", "KiB", "B"), "B")
 
 
 class Secret:
@@ -103,12 +103,12 @@ class Secret:
 
 def duration(text: str) -> Duration:
     """`Duration` of a text such as "10 s". ValueError otherwise."""
-    return Duration(_parse(text, _NS, "a duration", '"500 ms", "10 s", "2 min", "1 h" or "7 d"'))
+    return Duration(_parse(text, TIME_UNITS, "a duration", '"500 ms", "10 s", "2 min", "1 h" or "7 d"'))
 
 
 def size(text: str) -> Size:
     """`Size` of a text such as "100 MB". ValueError otherwise."""
-    return Size(_parse(text, _BYTES, "a size", '"100 MB" or "64 MiB"'))
+    return Size(_parse(text, BYTE_UNITS, "a size", '"100 MB" or "64 MiB"'))
 
 
 def _parse(text: str, units: dict[str, int], what: str, such_as: str) -> int:

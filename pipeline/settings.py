@@ -11,15 +11,14 @@ import enum
 import operator
 import re
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from pipeline import quantity
+from pipeline.kinds import LISTS, TABLES, TOML_KINDS, alternatives, bare, forms, in_words, is_struct, listed
 from pipeline.problem import nearest
 from pipeline.quantity import Duration, Secret, Size
 
@@ -34,16 +33,6 @@ _GOT: dict[type, str] = {
     dict: "a table",
     list: "a list",
 }
-_SAID: dict[Any, str] = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    Path: "text",
-    Secret: "text",
-    Duration: 'text such as "10 s"',
-    Size: 'text such as "100 MB"',
-}
 _STAND_INS: dict[Any, Any] = {
     str: "",
     int: 1,
@@ -54,14 +43,6 @@ _STAND_INS: dict[Any, Any] = {
     Duration: Duration(1_000_000_000),
     Size: Size(1_000_000),
 }
-_TOML_KINDS: dict[Any, frozenset[type]] = {
-    **dict.fromkeys((str, Path, Secret, Duration, Size), frozenset({str})),
-    int: frozenset({int}),
-    float: frozenset({int, float}),
-    bool: frozenset({bool}),
-}
-_LISTS = (list, tuple, set, frozenset, Sequence, AbstractSet, Collection)
-_TABLES = (dict, Mapping)
 
 
 class Read(NamedTuple):
@@ -79,7 +60,7 @@ def read(kind: Any, table: Any, where: Where = (), common: Collection[str] = ())
 def names(kind: Any) -> list[str]:
     """The settings of a Struct, or of all in a union."""
     found: dict[str, None] = {}
-    for struct in _arms(kind):
+    for struct in alternatives(kind):
         if tag := struct.__struct_config__.tag_field:
             found[tag] = None
         found |= dict.fromkeys(field.encode_name for field in msgspec.structs.fields(struct))
@@ -102,11 +83,11 @@ class _Conversion:
 
     def value(self, kind: Any, value: Any, where: Where, common: Collection[str] = ()) -> Any:
         """`value` as `kind`; _WRONG, or what was most likely meant, after a mistake."""
-        kind, limits = _bare(kind)
-        arms = _arms(kind)
+        kind, limits = bare(kind)
+        arms = alternatives(kind)
         if len(arms) > 1:
             return self._one_of(arms, value, where, common)
-        kind, more = _bare(arms[0])
+        kind, more = bare(arms[0])
         made = self._plain(kind, value, where, common)
         if made is not _WRONG and (limits or more) and (broken := _broken([*limits, *more], made)):
             return self.wrong(where, broken)
@@ -117,11 +98,11 @@ class _Conversion:
         origin = typing.get_origin(kind) or kind
         if kind in (Any, object):
             made = value
-        elif _is_struct(kind):
+        elif is_struct(kind):
             made = self._struct(kind, value, where, common)
-        elif origin in _TABLES:
+        elif origin in TABLES:
             made = self._table(kind, value, where)
-        elif origin in _LISTS:
+        elif origin in LISTS:
             made = self._list(kind, origin, value, where)
         elif origin is Literal:
             made = self._word(typing.get_args(kind), value, where)
@@ -133,9 +114,9 @@ class _Conversion:
         return made
 
     def _scalar(self, kind: Any, value: Any, where: Where) -> Any:
-        wanted = _TOML_KINDS.get(kind)
+        wanted = TOML_KINDS.get(kind)
         if wanted is not None and type(value) not in wanted:
-            return self.wrong(where, f"expected {_said(kind)}, got {_form(value)}")
+            return self.wrong(where, f"expected {in_words(kind)}, got {_form(value)}")
         try:
             return msgspec.convert(value, kind, dec_hook=quantity.convert)
         except (ValueError, NotImplementedError) as error:  # msgspec.ValidationError is a ValueError
@@ -147,7 +128,7 @@ class _Conversion:
         near = nearest(value, [w for w in words if isinstance(w, str)]) if isinstance(value, str) else None
         got = f'"{value}"' if isinstance(value, str) else _form(value)
         hint = f' (did you mean "{near}"?)' if near else ""
-        self.found.append((where, f"expected {_listed(words)}, got {got}{hint}"))
+        self.found.append((where, f"expected {listed(words)}, got {got}{hint}"))
         return _WRONG if near is None else near
 
     def _list(self, kind: Any, origin: Any, value: Any, where: Where) -> Any:
@@ -172,19 +153,19 @@ class _Conversion:
 
     def _one_of(self, arms: Sequence[Any], value: Any, where: Where, common: Collection[str]) -> Any:
         """A union: how the value is written decides; what only some texts can be goes before plain text."""
-        structs = [arm for arm in arms if _is_struct(arm)]
+        structs = [arm for arm in arms if is_struct(arm)]
         if isinstance(value, dict) and structs:
             return self._tagged(structs, value, where, common)
-        others = [arm for arm in arms if not _is_struct(arm)]
-        for arm in sorted(others, key=lambda a: _bare(a)[0] is str):
+        others = [arm for arm in arms if not is_struct(arm)]
+        for arm in sorted(others, key=lambda a: bare(a)[0] is str):
             trial = _Conversion()
             made = trial.value(arm, value, where)
             if not trial.found:
                 return made
-        alike = [arm for arm in others if type(value) in _forms(_bare(arm)[0])]
+        alike = [arm for arm in others if type(value) in forms(bare(arm)[0])]
         if len(alike) == 1:  # only this one is written so: its own message says more
             return self.value(alike[0], value, where)
-        said = dict.fromkeys(_said(_bare(arm)[0]) for arm in arms)
+        said = dict.fromkeys(in_words(bare(arm)[0]) for arm in arms)
         got = f'"{value}"' if isinstance(value, str) and Secret not in arms else _form(value)
         return self.wrong(where, f"expected {' or '.join(said)}, got {got}")
 
@@ -194,7 +175,7 @@ class _Conversion:
         field = structs[0].__struct_config__.tag_field
         by_tag = {struct.__struct_config__.tag: struct for struct in structs}
         if field not in value:
-            return self.wrong(where, f'the setting "{field}" is missing: {_listed(list(by_tag))}')
+            return self.wrong(where, f'the setting "{field}" is missing: {listed(list(by_tag))}')
         tag = self._word(list(by_tag), value[field], (*where, field))
         return tag if tag is _WRONG else self._struct(by_tag[tag], value, where, common)
 
@@ -242,7 +223,7 @@ class _Conversion:
             del self.found[before:]  # a guess: the name is what is wrong
         if made is not _WRONG:
             return made
-        if isinstance(table[name], dict | list) or _forms(_bare(_arms(field.type)[0])[0]) & {dict, list}:
+        if isinstance(table[name], dict | list) or forms(bare(alternatives(field.type)[0])[0]) & {dict, list}:
             self.sound = False
         return self._stand_in(field)
 
@@ -252,48 +233,14 @@ class _Conversion:
         return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
 
     def _by_kind(self, kind: Any) -> Any:
-        for arm in _arms(_bare(kind)[0]):
-            bare = _bare(arm)[0]
-            if bare in _STAND_INS:
-                return _STAND_INS[bare]
-            if typing.get_origin(bare) is Literal:
-                return typing.get_args(bare)[0]
+        for arm in alternatives(bare(kind)[0]):
+            plain = bare(arm)[0]
+            if plain in _STAND_INS:
+                return _STAND_INS[plain]
+            if typing.get_origin(plain) is Literal:
+                return typing.get_args(plain)[0]
         self.sound = False
         return None
-
-
-# --- what a kind is -------------------------------------------------------------------------------------------------
-
-
-def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-
-
-def _arms(kind: Any) -> tuple[Any, ...]:
-    """The alternatives of a union without None, which TOML cannot say; else the kind itself."""
-    if typing.get_origin(kind) in (Union, UnionType):
-        return tuple(arm for arm in typing.get_args(kind) if arm is not NoneType)
-    return (kind,)
-
-
-def _bare(kind: Any) -> tuple[Any, list[msgspec.Meta]]:
-    """A kind and its limits."""
-    if typing.get_origin(kind) is not Annotated:
-        return kind, []
-    bare, *notes = typing.get_args(kind)
-    return bare, [note for note in notes if isinstance(note, msgspec.Meta)]
-
-
-def _forms(kind: Any) -> AbstractSet[type]:
-    """The types by which tomllib gives what can be that kind."""
-    origin = typing.get_origin(kind) or kind
-    if _is_struct(kind) or origin in _TABLES:
-        return {dict}
-    if origin in _LISTS:
-        return {list}
-    if origin is Literal:
-        return {type(word) for word in typing.get_args(kind)}
-    return _TOML_KINDS.get(kind, frozenset())
 
 
 def _broken(limits: Sequence[msgspec.Meta], value: Any) -> str | None:
@@ -319,24 +266,6 @@ _LIMITS: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
 )
 
 
-# --- words ----------------------------------------------------------------------------------------------------------
-
-
-def _said(kind: Any) -> str:
-    """What is expected."""
-    origin = typing.get_origin(kind) or kind
-    if origin is Literal:
-        return _listed(typing.get_args(kind))
-    if _is_struct(kind) or origin in _TABLES:
-        return "a table"
-    return "a list" if origin in _LISTS else _SAID.get(kind, str(kind))
-
-
 def _form(value: Any) -> str:
     """What was given, by its form and not by its content, which may be a secret."""
     return _GOT.get(type(value), "a date or time")
-
-
-def _listed(words: Sequence[Any]) -> str:
-    shown = [f'"{word}"' if isinstance(word, str) else str(word) for word in words]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"

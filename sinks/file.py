@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from pipeline.component import ReadingSettings, Settings, Sink, SinkContext, StepWrites
 from pipeline.frame import Frame, Schema, rows
@@ -11,9 +13,11 @@ from pipeline.registry import codec_for
 
 
 class FileSettings(Settings, frozen=True):
-    path: str
-    format: str | dict[str, Any] = "json"
-    time_unit: Literal["iso", "s", "ms", "us", "ns"] = "iso"
+    path: Annotated[str, Meta(description="The file; relative to the pipeline file.")]
+    format: Annotated[
+        str | dict[str, Any], Meta(description='How rows are written: "json", "csv" …; a table gives options.')
+    ] = "json"
+    time_unit: Annotated[Literal["iso", "s", "ms", "us", "ns"], Meta(description="How times are written.")] = "iso"
 
 
 class File(Sink):

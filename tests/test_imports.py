@@ -42,7 +42,17 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.journal",
         ),
     ),
-    ("the graph", ("pipeline.graph", "pipeline.merge", "pipeline.config", "pipeline.masked", "pipeline.nodes")),
+    (
+        "the graph",
+        (
+            "pipeline.graph",
+            "pipeline.merge",
+            "pipeline.config",
+            "pipeline.masked",
+            "pipeline.nodes",
+            "pipeline.file_schema",
+        ),
+    ),
     ("a component", ("operators", "sinks", "pipeline.sources", "pipeline.codecs")),
     ("what components are made of", ("pipeline",)),
 ]

@@ -6,9 +6,11 @@ import argparse
 import csv
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import apsw
 
     from pipeline.component import Table
@@ -29,10 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="at most so many rows (default: the 100 newest; with --sql 10,000)")
     parser.add_argument("--points", type=int, help="instead of --limit: the rows that a chart so wide needs")
     parser.add_argument("--revisions", choices=("newest", "all"), default="newest", help="of corrected windows")
-    parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    parser.add_argument("--format", choices=("table", "csv", "json", "arrow"), default="table")
 
 
 def main(options: argparse.Namespace) -> int:
+    from pipeline import arrow
     from pipeline.component import Unanswerable
     from pipeline.run import check
     from pipeline.web import HttpProblem
@@ -46,17 +49,20 @@ def main(options: argparse.Namespace) -> int:
             print(f"headwater query: --{name} is at least 1", file=sys.stderr)
             return 2
     file = words[-1] if len(words) == 2 or (options.sql is not None and words) else "pipeline.toml"
+    if options.format == "arrow" and not arrow.is_there():
+        print(f"headwater query: --format arrow {arrow.MISSING}", file=sys.stderr)
+        return 2
     config, graph = check(Path(file))
     try:
-        table = _answer(config, graph, options)
+        found = _answer(config, graph, options)
     except (Unanswerable, HttpProblem) as error:
         print(f"headwater query: {error}", file=sys.stderr)
         return 2
     except _Unreadable as error:
         print(error, file=sys.stderr)
         return 3
-    _show(table, options.format)
-    if table.truncated:
+    _show(found, options.format)
+    if found.table.truncated:
         print("there are more rows: --limit, or a shorter time", file=sys.stderr)
     return 0
 
@@ -65,7 +71,12 @@ class _Unreadable(Exception):
     pass
 
 
-def _answer(config: Config, graph: Graph, options: argparse.Namespace) -> Table:
+class _Found(NamedTuple):
+    table: Table
+    as_arrow: Callable[[], bytes]
+
+
+def _answer(config: Config, graph: Graph, options: argparse.Namespace) -> _Found:
     import apsw
 
     from pipeline.frame import KeyTable
@@ -86,16 +97,19 @@ def _answer(config: Config, graph: Graph, options: argparse.Namespace) -> Table:
         raise _Unreadable(f"{folder} cannot be read: {error} (`headwater doctor` looks at it)") from error
 
 
-def _by_sql(db: apsw.Connection, graph: Graph, keys: Any, options: argparse.Namespace) -> Table:
+def _by_sql(db: apsw.Connection, graph: Graph, keys: Any, options: argparse.Namespace) -> _Found:
+    from pipeline import arrow
     from pipeline.clock import RealClock
     from pipeline.journal import sql
 
     source = sql.Source(db, graph.streams, keys.names, keys.get)
-    return sql.ask(source, options.sql, (), options.limit or sql.MOST_ROWS, RealClock().wall())
+    table = sql.ask(source, options.sql, (), options.limit or sql.MOST_ROWS, RealClock().wall())
+    return _Found(table, lambda: arrow.of_table(table))
 
 
-def _rows(db: apsw.Connection, graph: Graph, keys: Any, options: argparse.Namespace) -> Table:
+def _rows(db: apsw.Connection, graph: Graph, keys: Any, options: argparse.Namespace) -> _Found:
     """The newest where no span and no chart is asked for; by time."""
+    from pipeline import arrow
     from pipeline.clock import RealClock
     from pipeline.component import RowsQuery, Table, Unanswerable
     from pipeline.frame import rows
@@ -132,15 +146,20 @@ def _rows(db: apsw.Connection, graph: Graph, keys: Any, options: argparse.Namesp
         frame = frame.take(slice(None, None, -1))
     columns = [*([schema.key] if schema.key else []), "time", *shown.fields]
     told = [tuple(row.values()) for row in rows(frame, shown, keys.names)]
-    return Table(columns, told, more and options.limit is not None)
+    table = Table(columns, told, more and options.limit is not None)
+    return _Found(table, lambda: arrow.of_frame(frame, shown, keys.names))
 
 
 # --- how it is shown ------------------------------------------------------------------------------------------------
 
 
-def _show(table: Table, form: str) -> None:
+def _show(found: _Found, form: str) -> None:
     import orjson
 
+    table = found.table
+    if form == "arrow":
+        sys.stdout.buffer.write(found.as_arrow())
+        return
     if form == "json":
         shown = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
         print(orjson.dumps({"columns": table.columns, "rows": shown, "truncated": table.truncated}).decode())

@@ -6,9 +6,10 @@ import asyncio
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
+from msgspec import Meta
 
 from pipeline.component import Decoded, Inbox, Payload, ReadingSettings, Refused, SourceContext
 from pipeline.reading import CodecSource
@@ -20,9 +21,11 @@ POLL_S = 0.25  # how often a followed file is looked at
 
 
 class FileSettings(ReadingSettings, frozen=True, kw_only=True):
-    path: str
-    follow: bool = False
-    speed: float = 0.0
+    path: Annotated[str, Meta(description="The file, or a pattern of several; relative to the pipeline file.")]
+    follow: Annotated[bool, Meta(description="Wait for more at its end.")] = False
+    speed: Annotated[float, Meta(description="Pace of a replay: 1.0 as the event times say. 0: as fast as it can.")] = (
+        0.0
+    )
 
 
 class File(CodecSource):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from pipeline.component import Decoded, Inbox, Payload, Settings, Source, SourceContext
 from pipeline.frame import Field, Schema, column
@@ -25,8 +27,8 @@ SAMPLE_BYTES = 200  # what a sample counts for in the inbox
 
 
 class HostSettings(Settings, frozen=True):
-    every: Duration = duration("1 s")
-    name: str = ""
+    every: Annotated[Duration, Meta(description="From one sample to the next.")] = duration("1 s")
+    name: Annotated[str, Meta(description="What the machine is called. Absent: its own name.")] = ""
 
 
 class Host(Source):

@@ -91,7 +91,7 @@ class ClockJump(Step, frozen=True, kw_only=True, tag="clock_jump"):
 AnyStep = Restart | Crash | Pause | Offline | Online | ClockJump
 
 
-class _Block(Settings, frozen=True, kw_only=True):
+class TestBlock(Settings, frozen=True, kw_only=True):
     """A [[test]] as it stands in the file."""
 
     name: Annotated[str, Meta(min_length=1, description="What holds, in words.")]
@@ -165,12 +165,12 @@ class _Reader:
 
     def block(self, index: int, table: dict[str, Any]) -> Block | None:
         where: Where = ("test", index)
-        found = settings.read(_Block, table, where)
+        found = settings.read(TestBlock, table, where)
         for place, text in found.found:
             self.wrong(place, text)
         if found.settings is None:
             return None
-        told: _Block = found.settings
+        told: TestBlock = found.settings
         line = self.config.problem(where, "").line
         if told.name in self.names:
             self.wrong((*where, "name"), f"the test of line {self.names[told.name]} has this name already")
@@ -192,7 +192,7 @@ class _Reader:
                 self._after_the_end((*where, "steps", i, "at"))
         return Block(told.name, line, self.start, end, told.until is None, rows, told.steps, expect)
 
-    def _start(self, told: _Block, where: Where) -> int:
+    def _start(self, told: TestBlock, where: Where) -> int:
         value = told.start
         if value is None:
             first = [at for name, path in told.input.items() if (at := self._first(name, path)) is not None]
@@ -322,7 +322,7 @@ class _Reader:
 
     # --- steps ---
 
-    def _steps(self, told: _Block, where: Where) -> None:
+    def _steps(self, told: TestBlock, where: Where) -> None:
         delivering = [name for name, sink in self.graph.sinks.items() if sink.buffer is not None]
         for i, step in enumerate(told.steps):
             if not isinstance(step, Offline | Online):

@@ -29,10 +29,10 @@ class QueryServer(Sink):
 
     /                           the dashboard: a page that asks for all this; with a token it asks for that first, too
     /api/streams                what there is: fields, keys, number of rows, oldest and newest
-    /api/streams/NAME/latest    the newest row of each key (`key`, `fields`)
+    /api/streams/NAME/latest    the newest row of each key (`key`, `fields`, `format`)
     /api/streams/NAME/rows      the history: `key` (repeated for several), `from` (inclusive), `to` (exclusive), `fields`
                                 (with commas), `limit` (1,000; at most 100,000, or all), `order` (asc, desc), `format` (json,
-                                ndjson, csv; or the header Accept). `next`, and the header Link, are the address of the rows
+                                ndjson, csv, arrow; or the header Accept). `next`, and the header Link, are the address of the rows
                                 after these. `points`: the rows that a chart so wide needs. `revisions` (newest, all):
                                 corrected windows, or these and what they corrected
     POST /api/query             {"sql": "SELECT …"}: each stream is a table; read-only, with limits of time and rows

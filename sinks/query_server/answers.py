@@ -13,21 +13,18 @@ from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-import orjson
 from aiohttp import ClientConnectionError, web
 
-from pipeline.component import Codec, Context, ReadingSettings, RowsQuery, Table
-from pipeline.frame import Frame, KeyTable, Schema, rows
-from pipeline.registry import codec_for
+from pipeline.component import RowsQuery, Table
+from pipeline.frame import Frame, KeyTable, Schema
 from sinks.query_server import questions
+from sinks.query_server.forms import LARGE, MEDIA, form, table_bytes
 
 if TYPE_CHECKING:
     from pipeline.walk import Walk
 
 log = logging.getLogger("headwater")
 
-MEDIA = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
-LARGE = 2_000  # rows from which on an answer is made beside the loop, and of a piece of a long one: 2 ms of work
 WORTH_PACKING = 1_000  # bytes
 
 
@@ -44,13 +41,9 @@ class Answers:
         paged: bool = True,
     ) -> None:
         self.request = request
-        self.stream = stream
-        self.schema = schema
-        self.keys = keys
-        self.paged = paged
-        self.form = questions.form(request, MEDIA if paged else {"json": MEDIA["json"]})
+        self.name = questions.form(request)
         self.gzip = questions.takes_gzip(request)
-        self.codec = _codec(self.form)
+        self.form = form(self.name, stream, schema, keys.names, paged=paged)
 
     # --- at once ---
 
@@ -58,10 +51,11 @@ class Answers:
         """With an ETag of what it says: who has it already is told only that."""
 
         def encode() -> tuple[bytes, str, bool]:
-            # In pieces: a row as a dict takes ten times what it does as text, and the memory of all of them would stay.
-            starts = range(0, max(len(frame), 1), LARGE)
-            pieces = [self._piece(frame.take(slice(at, at + LARGE)), first=not at) for at in starts]
-            body = b"".join((self._begin(), *pieces, self._end(link)))
+            # In pieces: the memory of all rows at once, as they are told, would stay.
+            form = self.form
+            starts = range(0, max(len(frame), 1), form.large)
+            pieces = [form.piece(frame.take(slice(at, at + form.large)), first=not at) for at in starts]
+            body = b"".join((form.begin(), *pieces, form.end(link)))
             tag = f'W/"{blake2b(body, digest_size=12).hexdigest()}"'
             packed = self.gzip and len(body) >= WORTH_PACKING
             return (gzip.compress(body, 1, mtime=0) if packed else body), tag, packed
@@ -103,52 +97,29 @@ class Answers:
     async def _send(
         self, response: web.StreamResponse, found: Frame, walk: Walk, ask: Callable[[RowsQuery], Awaitable[Frame]]
     ) -> None:
-        await response.write(self._begin())
+        large = self.form.large
+        await response.write(self.form.begin())
         first = True
         while True:
-            for at in range(0, len(found), LARGE):
-                piece = found.take(slice(at, at + LARGE))
-                await response.write(await asyncio.to_thread(self._piece, piece, first=first))
+            for at in range(0, len(found), large):
+                piece = found.take(slice(at, at + large))
+                await response.write(await asyncio.to_thread(self.form.piece, piece, first=first))
                 first = False
             if walk.done:
                 break
             found = walk.take(await ask(walk.next()))
-        await response.write(self._end(None))
+        await response.write(self.form.end(None))
         await response.write_eof()
 
-    # --- what both are made of ---
-
     def _kind(self) -> tuple[str, str | None]:
-        return MEDIA[self.form], None if self.form == "json" else "utf-8"
-
-    def _begin(self) -> bytes:
-        if self.form == "json":
-            return b'{"stream":' + orjson.dumps(self.stream) + b',"rows":['
-        return self.codec.header([*([self.schema.key] if self.schema.key else []), "time", *self.schema.fields])
-
-    def _piece(self, frame: Frame, *, first: bool) -> bytes:
-        shown = rows(frame, self.schema, self.keys.names)
-        if self.form != "json":
-            return self.codec.encode(shown)
-        listed = orjson.dumps(shown)[1:-1]
-        return listed if first else b"," + listed
-
-    def _end(self, link: str | None) -> bytes:
-        if self.form != "json":
-            return b""
-        return b'],"next":' + orjson.dumps(link) + b"}" if self.paged else b"]}"
+        return MEDIA[self.name], "utf-8" if self.name in ("ndjson", "csv") else None
 
 
-async def as_table(request: web.Request, table: Table, form: str) -> web.StreamResponse:
+async def as_table(request: web.Request, table: Table, name: str) -> web.StreamResponse:
     """Of a question in SQL. Lines have no room to say that there would be more: a header does, in each form."""
 
     def encode() -> bytes:
-        shown = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-        if form == "json":
-            body = orjson.dumps({"columns": table.columns, "rows": shown, "truncated": table.truncated})
-        else:
-            codec = _codec(form)
-            body = codec.header(table.columns) + codec.encode(shown)
+        body = table_bytes(table, name)
         return gzip.compress(body, 1, mtime=0) if packed else body
 
     packed = questions.takes_gzip(request) and len(table.rows) >= LARGE
@@ -156,13 +127,7 @@ async def as_table(request: web.Request, table: Table, form: str) -> web.StreamR
     if packed:
         headers["Content-Encoding"] = "gzip"
     body = await asyncio.to_thread(encode)
-    return web.Response(body=body, headers=headers, content_type=MEDIA[form])
-
-
-def _codec(form: str) -> Codec:
-    codec = codec_for(ReadingSettings(format="csv" if form == "csv" else "json"), Context("query_server", KeyTable()))
-    assert codec is not None  # these two are built in
-    return codec
+    return web.Response(body=body, headers=headers, content_type=MEDIA[name])
 
 
 def _has(header: str, tag: str) -> bool:

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from pipeline import api
 from pipeline.api import Operation, Parameter
+from sinks.query_server.forms import MEDIA
 from sinks.query_server.questions import LATEST, LIMIT, MOST, MOST_POINTS
 
 TIME = "2026-01-31T12:00:00Z, a number since 1970, -1h, or now."
@@ -29,19 +30,24 @@ POINTS = Parameter(
     Annotated[int, Meta(ge=1, le=MOST_POINTS)],
 )
 REVISIONS = Parameter("revisions", "Corrected windows, or these and what they corrected.", Literal["newest", "all"])
-FORM = Parameter("format", "What the rows are written in.", Literal["json", "ndjson", "csv"])
+FORM = Parameter(
+    "format",
+    "What the rows are written in; arrow is an IPC stream, and needs pyarrow on the device.",
+    Literal["json", "ndjson", "csv", "arrow"],
+)
 CURSOR = Parameter("cursor", "Of a `next` link: where the last answer ended.")
 LETTERS_LIMIT = Parameter("limit", "Letters in the answer.", Annotated[int, Meta(ge=1, le=MOST)])
 NODE = Parameter("node", "Only those of this source, operator or sink.")
 BEFORE = Parameter("before", "Only those older than this letter.", Annotated[int, Meta(ge=1, le=LATEST)])
 
 STREAMS = Operation("The streams that are kept", api.Streams)
-LATEST_ROWS = Operation("The newest row of each key", api.Latest, (KEY, FIELDS))
+_FORMS = tuple(MEDIA.values())
+LATEST_ROWS = Operation("The newest row of each key", api.Latest, (KEY, FIELDS, FORM), given=_FORMS)
 ROWS = Operation(
     "The history of a stream",
     api.Rows,
     (KEY, FROM, TO, FIELDS, ROWS_LIMIT, POINTS, ORDER, REVISIONS, CURSOR, FORM),
-    given=("application/json", "application/x-ndjson", "text/csv"),
+    given=_FORMS,
 )
 ALERTS = Operation(
     "How each alert stands for each key, and the silences that hold",
@@ -73,7 +79,7 @@ QUERY = Operation(
     api.Answer,
     (FORM,),
     body=api.Question,
-    given=("application/json", "application/x-ndjson", "text/csv"),
+    given=_FORMS,
     reads=True,
 )
 VALUES = Operation("The latest value of every key of the first input", dict[str, Any])

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import orjson
 
+from pipeline import arrow
 from pipeline.api import Question
 from pipeline.component import RowsQuery
 from pipeline.frame import Frame, Ints, Schema, instant_text
@@ -18,9 +19,10 @@ from pipeline.quantity import duration
 from pipeline.times import nanoseconds
 from pipeline.walk import Walk
 from pipeline.web import HttpProblem
+from sinks.query_server.forms import MEDIA, available
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from aiohttp import web
 
@@ -151,10 +153,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LATEST
 
 
-def form(request: web.Request, media: Mapping[str, str]) -> str:
+def form(request: web.Request) -> str:
     """How the answer is to be written: what `format` says, or else what `Accept` likes best."""
+    media = available()
     if "format" in request.query:
-        return choice(request, "format", media, "")
+        name = choice(request, "format", MEDIA, "")
+        if name not in media:
+            raise HttpProblem(400, f"format: {name} {arrow.MISSING} (on this device)", parameter="format")
+        return name
     accepted = ",".join(request.headers.getall("Accept", []))
     if not accepted.strip():
         return next(iter(media))
@@ -162,7 +168,8 @@ def form(request: web.Request, media: Mapping[str, str]) -> str:
     liked = {name: _liking(kind, ranges) for name, kind in media.items()}
     best = max(liked, key=liked.__getitem__)  # of equals the first
     if liked[best] <= 0:
-        raise HttpProblem(406, f"this can be had as {', '.join(media.values())}")
+        hint = "" if "arrow" in media else f"; {arrow.MEDIA_TYPE} {arrow.MISSING} (on this device)"
+        raise HttpProblem(406, f"this can be had as {', '.join(media.values())}{hint}")
     return best
 
 

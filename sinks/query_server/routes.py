@@ -17,7 +17,7 @@ from pipeline.problem import did_you_mean
 from pipeline.web import HttpProblem, answer, latest_values, read_body
 from sinks.query_server import descriptions, page, questions
 from sinks.query_server.alerts import Alerts
-from sinks.query_server.answers import MEDIA, Answers, as_table
+from sinks.query_server.answers import Answers, as_table
 from sinks.query_server.live import Live
 from sinks.query_server.questions import LATEST, MOST, Page
 
@@ -87,7 +87,7 @@ class Routes:
 
     @described(descriptions.LATEST_ROWS)
     async def latest(self, request: web.Request) -> web.StreamResponse:
-        questions.only(request, ("key", "fields"))
+        questions.only(request, ("key", "fields", "format"))
         name, schema = self._stream(request)
         frame = self.services.latest(name)
         if (wanted := questions.keys(request, schema)) is not None:
@@ -137,7 +137,7 @@ class Routes:
     @described(descriptions.QUERY)
     async def query(self, request: web.Request) -> web.StreamResponse:
         questions.only(request, ("format",))
-        form = questions.form(request, MEDIA)
+        form = questions.form(request)
         asked = questions.sql(await read_body(request, MOST_BYTES))
         if self.asking >= MOST_ASKING:
             text = f"{MOST_ASKING} questions in SQL wait already"

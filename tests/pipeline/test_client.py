@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from pipeline import arrow
 from pipeline.client import Client, News, Unanswered, _column, _guessed
 from tests.test_http import PIPELINE, Running
 
@@ -21,6 +22,15 @@ ROWS = [
     {"id": "b", "ts": T0 + 1000, "a": 2},
     {"id": "a", "ts": T0 + 2000, "a": 3, "b": 9},
 ]
+
+
+@pytest.fixture(params=["arrow", "text"], autouse=True)
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How rows come: what is asked for is answered alike, with pyarrow and without."""
+    if request.param == "arrow":
+        pytest.importorskip("pyarrow")
+    monkeypatch.setattr(arrow, "is_there", lambda: request.param == "arrow")
+    return str(request.param)
 
 
 @pytest_asyncio.fixture
@@ -101,6 +111,17 @@ async def test_sql(running: Running) -> None:
     assert refused.value.status == 400
 
 
+async def test_sql_of_times_of_what_differs_and_of_nothing(running: Running) -> None:
+    question = "SELECT time, b, CASE WHEN b IS NULL THEN 'none' ELSE b END AS odd, NULL AS no FROM dated ORDER BY time"
+    table = await ask(running, lambda device: device.sql(question))
+    assert table["time"].tolist() == [(T0 + i * 1000) * 1_000_000 for i in range(3)]
+    assert table["b"].tolist() == [7, None, 9]
+    assert table["odd"].tolist() == ["7", "none", "9"]
+    assert table["no"].tolist() == [None] * 3
+    table = await ask(running, lambda device: device.sql("SELECT id, a FROM dated WHERE a > 100"))
+    assert (list(table), table.rows, table["a"].tolist()) == (["id", "a"], 0, [])
+
+
 async def test_what_is_refused_says_why(running: Running) -> None:
     with pytest.raises(Unanswered, match='did you mean "dated"') as refused:
         await ask(running, lambda device: device.rows("datde"))
@@ -172,7 +193,9 @@ def test_the_kinds_of_an_answer_to_sql() -> None:
     assert _guessed([1, 2]).dtype == np.int64
     assert _guessed([1, 2.5, None]).tolist()[:2] == [1, 2.5]
     assert _guessed([True, None]).tolist() == [True, None]
-    assert _guessed(["a", 1, None]).tolist() == ["a", 1, None]
+    assert _guessed(["a", 1, None]).tolist() == ["a", "1", None]
+    assert _guessed(["2026-01-31T12:00:00.5Z", None]).dtype == "M8[ns]"
+    assert _guessed(["2026-01-31T12:00:00.5Z", "a"]).dtype == object
     assert _guessed([]).tolist() == []
 
 

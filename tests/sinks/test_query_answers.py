@@ -26,7 +26,7 @@ from pipeline.journal import history, points
 from pipeline.journal import sql as asked
 from pipeline.journal.schema import TABLES
 from pipeline.server import HttpServer
-from sinks.query_server import QueryServer, QueryServerSettings, answers, questions
+from sinks.query_server import QueryServer, QueryServerSettings, forms, questions
 from sinks.query_server.routes import MOST_LONG
 from tests.sinks.test_query_server import T0, Listen, Told
 
@@ -104,7 +104,8 @@ async def rows(http: aiohttp.ClientSession, question: str) -> list[dict[str, Any
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(questions, "WALK_ROWS", 1_500)
-    monkeypatch.setattr(answers, "LARGE", 400)
+    for form in (forms.Json, forms.Lines, forms.Arrow):
+        monkeypatch.setattr(form, "large", 400)
 
 
 # --- long answers ---------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, KeyTable, Schema, 
 from pipeline.quantity import Duration, Size
 from pipeline.server import HttpServer
 from sinks.query_server import QueryServer, QueryServerSettings
-from sinks.query_server.answers import LARGE
+from sinks.query_server.forms import LARGE
 from sinks.query_server.questions import LATEST, MOST
 
 T0 = 1_769_860_800 * SECOND  # 2026-01-31T12:00:00Z

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import arrow
 from pipeline.command.__main__ import main
 
 PIPELINE = """
@@ -108,3 +109,20 @@ def test_nothing_has_run_yet(file: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["query", "readings", str(file)]) == 3
     assert "nothing has run" in capsys.readouterr().err
     assert not (file.parent / "state").exists()
+
+
+def test_as_arrow(file: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream's rows have the kinds that it says, also where all are missing; an answer to SQL those that are seen."""
+    pyarrow = pytest.importorskip("pyarrow")
+    assert main(["run", str(file)]) == 0
+    capfdbinary.readouterr()
+    assert main(["query", "readings", str(file), "--limit", "2", "--format", "arrow"]) == 0
+    table = pyarrow.ipc.open_stream(capfdbinary.readouterr().out).read_all()
+    assert table["value"].to_pylist() == [298.5, 299.5]
+    assert str(table.schema.field("note").type) == "string"
+    assert table["note"].to_pylist() == [None, None]
+    assert main(["query", "--sql", "SELECT count(*) AS n FROM readings", str(file), "--format", "arrow"]) == 0
+    assert pyarrow.ipc.open_stream(capfdbinary.readouterr().out).read_all().to_pylist() == [{"n": 300}]
+    monkeypatch.setattr(arrow, "is_there", lambda: False)
+    assert main(["query", "readings", str(file), "--format", "arrow"]) == 2
+    assert b'pip install "headwater[arrow]"' in capfdbinary.readouterr().err
