@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from pipeline.component import Context, Decoded, ReadingSettings, Refused
-from pipeline.frame import Array, Column, Field, Ints, column
-from pipeline.reading import parse_fields
-from pipeline.times import nanoseconds
-
-RAW = 200  # characters of a refused reading that are kept
-_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
-_WANTED = {"float": "a number", "int": "a whole number", "bool": "true or false"}
+from pipeline.texts import Texts
+from pipeline.typed import EMPTY, RAW
 
 
-class Csv:
+class Csv(Texts):
     """Readings as comma-separated values. The first line names the columns; those that are not declared are ignored.
 
         id,ts,value
@@ -36,7 +28,7 @@ class Csv:
     media_types = ("text/csv",)
 
     def __init__(self, settings: ReadingSettings, options: dict[str, Any], context: Context) -> None:
-        self.settings = settings
+        super().__init__(settings, context)
         self.delimiter = options.pop("delimiter", ",")
         self.columns: list[str] | None = options.pop("header", None)
         self.has_header = self.columns is None
@@ -45,9 +37,6 @@ class Csv:
         if not isinstance(self.delimiter, str) or len(self.delimiter) != 1 or self.delimiter in '"\r\n':
             context.problem("format", "delimiter must be one character")
             self.delimiter = ","
-        quiet = Context(context.name, context.keys)  # the source reports wrong fields itself
-        reserved = (settings.key, settings.time, "time")
-        self.fields = {n: f for n, f in parse_fields(settings.fields, quiet).items() if n not in reserved}
 
     # --- bytes to readings ---
 
@@ -57,11 +46,7 @@ class Csv:
         places: list[tuple[int, int]] = []  # payload and item of each
         for i, payload in enumerate(payloads):
             self._payload(i, payload, records, places, refused)
-        return self._columns(records, places, refused, len(payloads))
-
-    def _wanted(self) -> list[str]:
-        own = [name for name in (self.settings.key, self.settings.time) if name is not None]
-        return [*own, *self.fields]
+        return self.records(records, places, refused, len(payloads), lambda row: self.delimiter.join(records[row]))
 
     def _payload(
         self,
@@ -75,10 +60,10 @@ class Csv:
         header = self.columns or (next(csv.reader(lines[:1], delimiter=self.delimiter)) if lines else [])
         body = lines if self.columns else lines[1:]
         if not body:
-            refused.append(Refused(index, 0, "empty: there is no reading in it", ""))
+            refused.append(Refused(index, 0, EMPTY, ""))
             return
-        at = [header.index(name) if name in header else -1 for name in self._wanted()]
-        for name, place in zip(self._wanted(), at, strict=True):
+        at = [header.index(name) if name in header else -1 for name in self.wanted()]
+        for name, place in zip(self.wanted(), at, strict=True):
             if place < 0 and not (name in self.fields and self.fields[name].optional):
                 why = f"{name}: there is no such column; there are {', '.join(header)}"[:RAW]
                 refused += [Refused(index, item, why, line[:RAW]) for item, line in enumerate(body)]
@@ -111,76 +96,6 @@ class Csv:
         except csv.Error:
             return None
 
-    # --- readings to columns ---
-
-    def _columns(
-        self, records: list[tuple[Any, ...]], places: list[tuple[int, int]], refused: list[Refused], payloads: int
-    ) -> Decoded:
-        bad: dict[int, str] = {}
-        cells = list(zip(*records, strict=True)) if records else [()] * len(self._wanted())
-        columns = dict(zip(self._wanted(), cells, strict=True))
-        keys: list[str] = list(columns.pop(self.settings.key)) if self.settings.key is not None else []
-        for row, key in enumerate(keys):
-            if not key:
-                bad[row] = f"{self.settings.key}: missing"
-        times: Ints | None = None
-        if self.settings.time is not None:
-            times = self._times(list(columns.pop(self.settings.time)), bad)
-        made = {name: self._column(name, field, list(columns[name]), bad) for name, field in self.fields.items()}
-        for row, why in sorted(bad.items()):
-            refused.append(Refused(*places[row], why, self.delimiter.join(records[row])[:RAW]))
-        keep = np.ones(len(records), np.bool_)
-        keep[list(bad)] = False
-        of = np.array([payload for payload, _ in places], np.int64)
-        return Decoded(
-            [key for key, k in zip(keys, keep.tolist(), strict=True) if k] if keys else keys,
-            None if times is None else times[keep],
-            {name: c.take(keep) for name, c in made.items()},
-            np.bincount(of[keep], minlength=payloads).tolist(),
-            refused,
-        )
-
-    def _times(self, texts: list[str], bad: dict[int, str]) -> Ints:
-        values: list[Any] = [_number(text) if self.settings.time_unit != "iso" else text for text in texts]
-        unit = self.settings.time_unit
-        if unit != "auto" and any(isinstance(v, str) for v in values):
-            values = [0 if isinstance(v, str) and unit != "iso" else v for v in values]
-            for row, text in enumerate(texts):
-                if unit != "iso" and isinstance(_number(text), str):
-                    bad[row] = f"{self.settings.time}: not a time"
-        times, good = nanoseconds(values, unit)
-        if good is not None:
-            bad |= dict.fromkeys(np.flatnonzero(~good).tolist(), f"{self.settings.time}: not a time in range")
-        return times
-
-    def _column(self, name: str, field: Field, texts: list[str], bad: dict[int, str]) -> Column:
-        if field.kind == "float" and not field.optional:
-            try:  # numpy reads a column of numbers many times faster than float() each cell
-                array: Array = np.array(texts, object).astype(np.float64)
-            except ValueError:
-                pass
-            else:
-                if np.isfinite(array).all():
-                    return Column(array)
-        values = [self._cell(name, field, text, row, bad) for row, text in enumerate(texts)]
-        return column(field.kind, values)
-
-    def _cell(self, name: str, field: Field, text: str, row: int, bad: dict[int, str]) -> Any:
-        """The value of one cell; what stands in for a wrong one does not matter, its reading is refused."""
-        zero: Any = {"float": 0.0, "int": 0, "bool": False, "string": ""}[field.kind]
-        if text == "":
-            if field.optional:
-                return None
-            bad[row] = f"{name}: missing"
-            return zero
-        if field.kind == "string":
-            return text
-        value = _parse(field, text.strip())
-        if value is None:
-            bad[row] = f"{name}: expected {_WANTED[field.kind]}"
-            return zero
-        return value
-
     # --- rows to bytes ---
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -196,33 +111,6 @@ class Csv:
         csv.writer(out, delimiter=self.delimiter, lineterminator="\n").writerow(names)
         self.columns = list(names)
         return out.getvalue().encode()
-
-
-def _number(text: str) -> Any:
-    """A number if it is one, else the text."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _parse(field: Field, text: str) -> Any:
-    if field.kind == "bool":
-        low = text.lower()
-        return True if low in _TRUE else False if low in _FALSE else None
-    if "_" in text:
-        return None  # 1_000 is a number to Python, and to nobody who writes CSV
-    try:
-        if field.kind == "int":
-            value = int(text)
-            return value if -(2**63) <= value < 2**63 else None
-        number = float(text)
-    except ValueError:
-        return None
-    fits = math.isfinite(number) or (field.nan and math.isnan(number))
-    return number if fits else None
 
 
 def _shown(value: Any) -> Any:
