@@ -246,7 +246,7 @@ def joined(parts: Sequence[tuple[int, Decoded]], keys: KeyTable) -> Decoded:
 class Codec(Protocol):
     """Bytes to columns and back. Decoding many payloads at once is the usual case."""
 
-    media_types: ClassVar[tuple[str, ...]]
+    media_types: ClassVar[tuple[str, ...]]  # a codec that only reads also has `writes = False`
 
     def decode(self, payloads: Sequence[bytes]) -> Decoded:
         """The readings of all payloads; a bad one costs only itself."""

@@ -5,9 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
-from pipeline.component import Codec, Context, Decoded, Payload, ReadingSettings, Source, SourceContext, joined
+import msgspec
+
+from pipeline.component import (
+    Codec,
+    Context,
+    Decoded,
+    Payload,
+    ReadingSettings,
+    Settings,
+    Source,
+    SourceContext,
+    joined,
+)
 from pipeline.frame import Field, Schema
 from pipeline.problem import did_you_mean
 from pipeline.registry import codec_for
@@ -50,6 +62,28 @@ def schema_of(settings: ReadingSettings, context: Context) -> Schema:
     return Schema(settings.key, fields)
 
 
+GIVEN = "given"  # no media type: the codec of readings that stand in a `[[test]]` block
+Options = TypeVar("Options", bound=Settings)
+
+
+def options_of(made: type[Options], options: Mapping[str, Any], context: Context) -> Options:
+    """What stands beside the `type` of a format, as the codec's options; wrong ones are reported, and their defaults taken."""
+    known = made.__struct_fields__
+    right: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in known:
+            listed = f"; there are: {', '.join(known)}" if known else "; there are none"
+            context.problem(f"format.{name}", f"is no option of this format{did_you_mean(name, known) or listed}")
+            continue
+        try:
+            msgspec.convert({name: value}, made)
+        except msgspec.ValidationError as error:
+            context.problem(f"format.{name}", str(error).partition(" - at ")[0])
+        else:
+            right[name] = value
+    return msgspec.convert(right, made)
+
+
 class CodecSource(Source):
     """A source of bytes in some format."""
 
@@ -75,7 +109,12 @@ class CodecSource(Source):
         return None if split is None else list(split(payload.data))
 
     def given(self, reading: Mapping[str, Any]) -> Payload | None:
-        return self.again(json.dumps(reading).encode(), "application/json")  # the standard library's knows NaN
+        data = json.dumps(reading).encode()  # the standard library's knows NaN
+        # Its fields lie flat, whatever the source's own format makes of JSON.
+        if GIVEN not in self._others:
+            flat = msgspec.structs.replace(self.reading, format="json")
+            self._others[GIVEN] = codec_for(flat, self.context)
+        return Payload(data, len(data), codec=self._others[GIVEN])
 
     def again(self, reading: bytes, media_type: str) -> Payload | None:
         if media_type and media_type not in self._others:

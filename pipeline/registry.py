@@ -104,8 +104,10 @@ def _settings(component: type[Any]) -> type[Settings]:
 # --- codecs ---------------------------------------------------------------------------------------------------------
 
 
-def codec_for(settings: ReadingSettings, context: Context, media_type: str | None = None) -> Codec | None:
-    """The codec of `settings.format`, or that of a Content-Type.
+def codec_for(
+    settings: ReadingSettings, context: Context, media_type: str | None = None, *, writing: bool = False
+) -> Codec | None:
+    """The codec of `settings.format`, or that of a Content-Type. `writing`: it must be one that writes.
 
     None: there is none. What is wrong with the format has then been reported; a Content-Type that nobody reads has not.
     """
@@ -115,14 +117,18 @@ def codec_for(settings: ReadingSettings, context: Context, media_type: str | Non
         return None
     wanted = (media_type or "").partition(";")[0].strip().lower()
     if wanted in ANY_MEDIA:
-        return _make(name, options, settings, context)
+        codec = _make(name, options, settings, context)
+        if writing and codec is not None and not getattr(codec, "writes", True):
+            context.problem("format", f'"{name}" can be read, not written; write json or csv')
+            return None
+        return codec
     meant = _by_media_type(wanted, first=name)
     if meant is None:
         return None
     # A sender's choice is no mistake in the pipeline file: problems of such a codec are kept apart.
     apart = Context(context.name, context.keys, folder=context.folder, clock=context.clock)
-    codec = _make(meant, options if meant == name else {}, settings, apart)
-    return None if apart.problems else codec
+    chosen = _make(meant, options if meant == name else {}, settings, apart)
+    return None if apart.problems else chosen
 
 
 def _format(settings: ReadingSettings) -> tuple[Any, dict[str, Any]]:

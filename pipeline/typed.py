@@ -19,6 +19,7 @@ from pipeline.frame import UNFIT, Array, Bools, Column, Field, Ints, column
 from pipeline.reading import parse_fields
 from pipeline.times import nanoseconds
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 RAW = 200  # characters of a refused reading that are kept
 EMPTY = "empty: there is no reading in it"
 REASONS = 1_000  # different errors whose wording is remembered
@@ -27,7 +28,6 @@ LONGEST_NUMBER = 2_000  # bits of a whole number that is a key: more digits than
 _TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool, "string": str}
 _FITTING: dict[str, set[type]] = {"float": {float, int}, "int": {int}, "bool": {bool}, "string": {str}}
 _ZEROS: dict[str, Any] = {"float": 0.0, "int": 0, "bool": False, "string": ""}
-_SAID = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text", "string": "text"}
 _GOT = {
     "str": "text",
     "int": "a whole number",
@@ -37,6 +37,7 @@ _GOT = {
     "array": "a list",
     "object": "an object",
 }
+_SAID = {**_GOT, "string": "text"}
 _NAMES: dict[type, str] = {int: "int", float: "float", bool: "bool", type(None): "null", list: "array", dict: "object"}
 _EXPECTED = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -157,7 +158,7 @@ class Typed:
             return
         for row, value in enumerate(values):
             if type(value) not in fitting:
-                bad.setdefault(row, f"{name}: missing" if value is None else _expected(name, kinds, _name_of(value)))
+                bad.setdefault(row, f"{name}: missing" if value is None else expected(name, kinds, value))
                 values[row] = zero
 
     def _column(self, name: str, field: Field, values: list[Any], bad: dict[int, str]) -> Column:
@@ -256,8 +257,9 @@ def _expected(name: str, kinds: Sequence[str], got: str) -> str:
     return f"{name}: expected {' or '.join(wanted)}, got {_GOT.get(got, got)}"
 
 
-def _name_of(value: Any) -> str:
-    return _NAMES.get(type(value), type(value).__name__)
+def expected(name: str, kinds: Sequence[str], value: Any) -> str:
+    """The words for a value of another type than one of `kinds`."""
+    return _expected(name, kinds, _NAMES.get(type(value), type(value).__name__))
 
 
 def _plainly(row: Any) -> Any:

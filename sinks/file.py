@@ -36,7 +36,15 @@ class File(Sink):
         super().__init__(context=context, settings=settings)
         self.path = Path(context.folder / settings.path)
         self.unit = settings.time_unit
-        self.codec = codec_for(ReadingSettings(format=settings.format), context)
+        # A format with a place of its own for the key and the time is told which they are.
+        keys = {schema.key for schema in context.inputs.values()}
+        reading = ReadingSettings(
+            format=settings.format,
+            key=keys.pop() if len(keys) == 1 else None,
+            time="time",
+            time_unit=settings.time_unit,
+        )
+        self.codec = codec_for(reading, context, writing=True)
         self.labelled = len(context.inputs) > 1
         names = [list(self._row_names(schema)) for schema in context.inputs.values()]
         if any(n != names[0] for n in names):

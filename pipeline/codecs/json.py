@@ -9,9 +9,7 @@ from typing import Any
 import msgspec
 
 from pipeline.component import Context, Decoded, ReadingSettings, Refused
-from pipeline.typed import EMPTY, RAW, Typed, Unhurried
-
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+from pipeline.typed import EMPTY, RAW, UNREADABLE, Typed, Unhurried
 
 
 class Json(Typed):
