@@ -104,6 +104,8 @@ class Alerts(Struct):
         Meta(description="The newest row of each, with `id`, `stream`, `acknowledged`, `silenced`, `delivery`."),
     ]
     silences: list[Silenced]
+    total: Annotated[int, Meta(description="How many there are, on all pages.")]
+    next: Annotated[str | None, Meta(description="Where those after these are; null: nowhere.")]
 
 
 class Alert(Struct):
@@ -209,6 +211,7 @@ class SinkState(Struct, kw_only=True):
     failed: Annotated[int, Meta(description="Rows that the other end refused for good.")]
     dropped: int
     thinned: int
+    silenced: Annotated[int, Meta(description="Rows that a silence kept back, of the newest 20,000 rows of alerts.")]
     attempts: Annotated[int, Meta(description="Failures since the last success.")]
     retry_in: Annotated[float | None, Meta(description="Seconds.")]
     last_error: str | None

@@ -158,8 +158,13 @@ class Client:
 
     def alerts(self, *, state: str = "all", key: str | Sequence[str] = ()) -> list[dict[str, Any]]:
         """How each alert stands for each key, the newest first. `state`: firing, cleared or all."""
-        found: api.Alerts = self._typed("GET", f"/api/alerts{_query(state=state, key=_list(key))}", api.Alerts)
-        return found.alerts
+        found: list[dict[str, Any]] = []
+        path: str | None = f"/api/alerts{_query(state=state, key=_list(key))}"
+        while path is not None:
+            page: api.Alerts = self._typed("GET", path, api.Alerts)
+            found += page.alerts
+            path = page.next
+        return found
 
     def sql(self, question: str, parameters: Params = (), *, limit: int | None = None) -> Table:
         """A SELECT over the history: each stream is a table. `parameters` stand for ? or :name in it."""

@@ -167,7 +167,9 @@ class Courier:
             self.backlog_at = max(now, self.backlog_at) + rows / self.buffer.rate
 
     async def status(self) -> dict[str, Any]:
-        held = await self.store.read(lambda db: outbox.status(db, self.name))
+        held, silenced = await self.store.read(
+            lambda db: (outbox.status(db, self.name), alerts.silenced(db, self.name))
+        )
         retry = None
         if self.retry_at is not None:
             retry = round(max(0.0, self.retry_at - asyncio.get_running_loop().time()), 3)
@@ -182,6 +184,7 @@ class Courier:
             "failed": held.refused,
             "dropped": held.dropped,
             "thinned": held.thinned,
+            "silenced": silenced,
             "attempts": self.failures,
             "retry_in": retry,
             "last_error": self.last_error or None,

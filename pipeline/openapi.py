@@ -18,7 +18,7 @@ import orjson
 from pipeline.api import Operation, Problem, described, operation_of, schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from aiohttp import web
 
@@ -37,6 +37,11 @@ class Served(Protocol):
     @property
     def guarded(self) -> bool:
         """Is a token needed?"""
+        ...
+
+    @property
+    def public(self) -> Collection[Handler]:
+        """Handlers that need none all the same."""
         ...
 
     def route(self, method: str, path: str, handler: Handler) -> bool: ...
@@ -59,7 +64,8 @@ class Pages:
 
     def made(self) -> dict[str, Any]:
         if self._made is None:
-            self._made = document(self.server.routes, self.name, guarded=self.server.guarded)
+            server = self.server
+            self._made = document(server.routes, self.name, guarded=server.guarded, public=server.public)
         return self._made
 
     @described(Operation("This description, as OpenAPI 3.1", answer=dict[str, Any]))
@@ -79,17 +85,21 @@ class Pages:
 # --- the document ---------------------------------------------------------------------------------------------------
 
 
-def document(routes: Mapping[tuple[str, str], Any], name: str, *, guarded: bool = False) -> dict[str, Any]:
+def document(
+    routes: Mapping[tuple[str, str], Any], name: str, *, guarded: bool = False, public: Collection[Any] = ()
+) -> dict[str, Any]:
     """OpenAPI 3.1 of these routes."""
     types = _Types()
     paths: dict[str, Any] = {}
     for (method, path), handler in sorted(routes.items(), key=lambda route: (route[0][1], route[0][0])):
         shown = paths.setdefault(_IN_PATH.sub(r"{\1}", path), {})
-        shown[method.lower()] = _operation(method, path, handler, types)
+        shown[method.lower()] = told = _operation(method, path, handler, types)
+        if guarded and handler in public:
+            told["security"] = []
     types.note(Problem)
     made, components = schemas(types.noted)
     types.fill(made)
-    told: dict[str, Any] = {
+    whole: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": f"{name} (Headwater)",
@@ -101,9 +111,9 @@ def document(routes: Mapping[tuple[str, str], Any], name: str, *, guarded: bool 
         "components": {"schemas": components},
     }
     if guarded:
-        told["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        told["security"] = [{"token": []}]
-    return told
+        whole["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        whole["security"] = [{"token": []}]
+    return whole
 
 
 class _Types:
@@ -191,7 +201,9 @@ def page(told: dict[str, Any]) -> str:
         '<p>For programs: <a href="/openapi.json">openapi.json</a>.</p>',
     ]
     if "security" in told:
-        parts.append("<p>Each request carries <code>Authorization: Bearer TOKEN</code>.</p>")
+        operations = [operation for methods in told["paths"].values() for operation in methods.values()]
+        but = ", but to those that say so" if any("security" in operation for operation in operations) else ""
+        parts.append(f"<p>Each request carries <code>Authorization: Bearer TOKEN</code>{but}.</p>")
     for path, methods in told["paths"].items():
         for method, operation in methods.items():
             parts += _shown(method.upper(), path, operation)
@@ -205,6 +217,8 @@ def page(told: dict[str, Any]) -> str:
 
 def _shown(method: str, path: str, operation: dict[str, Any]) -> list[str]:
     parts = [f"<details><summary><b>{method}</b> <code>{escape(path)}</code> {escape(operation['summary'])}</summary>"]
+    if operation.get("security") == []:
+        parts.append("<p>Needs no token.</p>")
     if operation["parameters"]:
         parts.append("<table>")
         for parameter in operation["parameters"]:

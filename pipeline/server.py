@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from aiohttp import hdrs, http_exceptions, web
@@ -110,6 +110,11 @@ class HttpServer:
     def guarded(self) -> bool:
         """Is a token needed?"""
         return self._guard.needs_token
+
+    @property
+    def public(self) -> Collection[Handler]:
+        """Handlers that need none all the same."""
+        return self._guard.public
 
     @property
     def url(self) -> str:

@@ -96,6 +96,13 @@ def note(db: apsw.Connection, sink: str, rows: Sequence[Row], fate: str) -> None
     db.execute("DELETE FROM fates WHERE id <= (SELECT max(id) FROM fates) - ?", (FATES,))
 
 
+def silenced(db: apsw.Connection, sink: str) -> int:
+    """How many of the rows whose fate is known a silence kept from a sink."""
+    query = "SELECT count(*) FROM fates WHERE sink = ? AND fate = 'silenced'"
+    ((count,),) = list(db.execute(query, (sink,)))
+    return int(count)
+
+
 def fates(db: apsw.Connection, rows: Sequence[Row]) -> list[dict[str, str]]:
     """What became of each of these rows, by sink; nothing is known of rows of long ago."""
     query = "SELECT sink, fate FROM fates WHERE alert = ? AND key = ? AND time = ? ORDER BY sink"

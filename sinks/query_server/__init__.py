@@ -32,8 +32,8 @@ class QueryServer(Sink):
     /api/streams/NAME/latest    the newest row of each key (`key`, `fields`, `format`)
     /api/streams/NAME/rows      the history: `key` (repeated for several), `from` (inclusive), `to` (exclusive), `fields`
                                 (with commas), `limit` (1,000; at most 100,000, or all), `order` (asc, desc), `format` (json,
-                                ndjson, csv, arrow; or the header Accept). `next`, and the header Link, are the address of the rows
-                                after these. `points`: the rows that a chart so wide needs. `revisions` (newest, all):
+                                ndjson, csv, arrow; or the header Accept). `next`, and the header Link, are the address of the
+                                rows after these. `points`: the rows that a chart so wide needs. `revisions` (newest, all):
                                 corrected windows, or these and what they corrected
     POST /api/query             {"sql": "SELECT …"}: each stream is a table; read-only, with limits of time and rows
     /api/live                   rows as they become durable, as Server-Sent Events: `streams` (with commas; else all), `key`,
@@ -41,9 +41,10 @@ class QueryServer(Sink):
                                 come first, about 20,000 of a stream at most, also after a restart. A listener that is too
                                 slow gets the event `missed` with the number of rows, and what comes after
     /api/socket                 the same over a WebSocket
-    /api/alerts                 how each alert stands for each key (`state`: firing, cleared, all; `key`, `alert`), with its
-                                `id`, who has acknowledged it, whether it is silenced, and what became of the row at each
-                                delivering sink (`delivery`: waiting, sent, refused, silenced); and all silences that hold
+    /api/alerts                 how each alert stands for each key, the newest first (`state`: firing, cleared, all; `key`,
+                                `alert`; `limit`, 1,000, and `next`), with its `id`, who has acknowledged it, whether it is
+                                silenced, and what became of the row at each delivering sink (`delivery`: waiting, sent,
+                                refused, silenced); and all silences that hold
     /api/alerts/ID              the rows of one alert of one key, from when its condition began to hold until it was over; a
                                 level that came later has a `since`, and so an ID, of its own
     /api/alerts/ID/why          what raised it: the readings from `since` to the one that its row shows, as far as they are

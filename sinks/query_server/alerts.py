@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from sinks.query_server import descriptions, questions
 if TYPE_CHECKING:
     from pipeline.clock import Clock
 
+_TIME = re.compile(r"-?\d{1,19}")
 MOST_BYTES = 100_000  # of the body of a request
 LONGEST = 1_000  # characters of what somebody says
 LONGEST_SILENCE = 3_653 * 86_400 * 1_000_000_000  # ns; ten years
@@ -62,6 +64,11 @@ class Standing(NamedTuple):
     reading: int | None  # the time of the reading that it shows, ns
     row: dict[str, Any]
 
+    @property
+    def place(self) -> tuple[int, Alert]:
+        """In a list of them: the newest first."""
+        return -self.time, self.alert
+
 
 class Alerts:
     """A handler for each question; HttpProblem for one that cannot be answered."""
@@ -85,7 +92,8 @@ class Alerts:
     @described(descriptions.ALERTS)
     async def all(self, request: web.Request) -> web.StreamResponse:
         """How each alert stands for each key, the newest first; and the silences that hold."""
-        questions.only(request, ("state", "key", "alert"))
+        questions.only(request, ("state", "key", "alert", "limit", "cursor"))
+        limit, after = questions.number(request, "limit", questions.LIMIT, questions.MOST), _cursor(request)
         state = questions.choice(request, "state", ("firing", "cleared", "all"), "all")
         keys, names = request.query.getall("key", None), request.query.getall("alert", None)
         found = [
@@ -95,9 +103,13 @@ class Alerts:
             and (keys is None or one.alert.key in keys)
             and (names is None or one.alert.name in names)
         ]
-        notes = await self._notes(found)
-        shown = [self._shown(one, notes, i) for i, one in enumerate(found)]
-        return answer({"alerts": shown, "silences": [_silence(one) for one in notes.silences]})
+        rest = found if after is None else [one for one in found if one.place > after]
+        page = rest[:limit]
+        following = _link(request, page[-1]) if len(rest) > limit else None
+        notes = await self._notes(page)
+        shown = [self._shown(one, notes, i) for i, one in enumerate(page)]
+        silences = [_silence(one) for one in notes.silences]
+        return answer({"alerts": shown, "silences": silences, "total": len(found), "next": following})
 
     @described(descriptions.ALERT)
     async def one(self, request: web.Request) -> web.StreamResponse:
@@ -217,7 +229,7 @@ class Alerts:
             for one in self._read(stream, schema, self.services.alerts(stream)):
                 if one.alert not in newest or newest[one.alert].time < one.time:
                     newest[one.alert] = one
-        return sorted(newest.values(), key=lambda one: one.time, reverse=True)
+        return sorted(newest.values(), key=lambda one: one.place)
 
     async def _history(self, alert: Alert) -> list[Standing]:
         """The rows of one alert, from the first stream that knows it: those recorded, or at least the last one.
@@ -284,6 +296,22 @@ class Alerts:
             "delivery": notes.delivery[number],
         }
         return own | one.row | own | about  # the key may be called "id"
+
+
+def _cursor(request: web.Request) -> tuple[int, Alert] | None:
+    """The place behind which the answer begins."""
+    text = request.query.get("cursor")
+    if text is None:
+        return None
+    time, _, id_ = text.partition(".")
+    alert = Alert.of(id_)
+    if alert is None or not _TIME.fullmatch(time) or abs(int(time)) > questions.LATEST:
+        raise questions.bad("cursor", "the one of `next`", text)
+    return -int(time), alert
+
+
+def _link(request: web.Request, last: Standing) -> str:
+    return str(request.rel_url.update_query({"cursor": f"{last.time}.{last.alert.id}"}))
 
 
 def _of(silences: list[Silence], alert: str, key: str) -> Silence | None:

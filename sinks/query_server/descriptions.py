@@ -56,6 +56,8 @@ ALERTS = Operation(
         Parameter("state", "Only those in this state.", Literal["firing", "cleared", "all"]),
         KEY,
         Parameter("alert", "Only this alert; may be repeated.", repeated=True),
+        Parameter("limit", f"Alerts in the answer; {LIMIT:,} unless given.", Annotated[int, Meta(ge=1, le=MOST)]),
+        CURSOR,
     ),
 )
 ALERT = Operation("All rows of one alert, the oldest first", api.Alert)

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 import pytest_asyncio
@@ -16,7 +17,10 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from pipeline import api
-from pipeline.openapi import document, page
+from pipeline.openapi import document, mount, page
+from pipeline.server import HttpServer
+from sinks.query_server import page as dashboard
+from tests.sinks.test_dashboard import Locked
 from tests.test_http import Running
 
 
@@ -142,6 +146,28 @@ async def test_a_token_is_told_of() -> None:
     assert "security" not in document({}, "p")
     guarded = document({}, "p", guarded=True)
     assert guarded["components"]["securitySchemes"][next(iter(guarded["security"][0]))]["scheme"] == "bearer"
+
+
+async def test_what_needs_no_token_is_told_so() -> None:
+    """The dashboard's own files: whoever asks with the described token, or without where that is said, is let in."""
+    server = HttpServer(Locked())
+    dashboard.mount(server)
+    mount(server, "p")
+    await server.start()
+    async with aiohttp.ClientSession(server.url) as http:
+        found = document(server.routes, "p", guarded=server.guarded, public=server.public)
+        OpenAPIV31SpecValidator(found).validate()
+        open_ = {path for path, methods in found["paths"].items() if methods["get"].get("security") == []}
+        assert {"/", "/dashboard/uplot.js"} <= open_
+        assert "/docs" in found["paths"].keys() - open_
+        for path in found["paths"]:
+            async with http.get(path) as answer:
+                assert (answer.status == 200) == (path in open_), path
+        shown = page(found)
+        assert shown.count("Needs no token.") == len(open_)
+        assert "but to those that say so" in shown
+        assert "Needs no token." not in page(document(server.routes, "p"))
+    await server.close()
 
 
 async def test_what_has_no_description_is_told_by_its_docstring() -> None:

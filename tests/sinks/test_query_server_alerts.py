@@ -168,6 +168,37 @@ async def test_the_rows_of_one_alert_and_what_became_of_each(tmp_path: Path) -> 
         await h.get(f"/api/alerts/{over['id']}?limit=1", 400)
 
 
+async def test_page_by_page(tmp_path: Path) -> None:
+    """Each alert once, the newest first; those of one time, too."""
+    async with house(tmp_path) as h:
+        for i in range(5):
+            await h.reads(f"s{i}", i // 2, 31.0, 90.0)
+        whole = await h.get("/api/alerts?state=firing")
+        assert (whole["total"], whole["next"], len(whole["alerts"])) == (10, None, 10)
+        found, path = [], "/api/alerts?limit=3&state=firing"
+        while path is not None:
+            page = await h.get(path)
+            assert page["total"] == 10
+            assert len(page["alerts"]) <= 3
+            found += page["alerts"]
+            path = page["next"]
+        assert [a["id"] for a in found] == [a["id"] for a in whole["alerts"]]
+        assert [a["time"] for a in found] == sorted((a["time"] for a in found), reverse=True)
+        id_ = found[0]["id"]
+        for cursor in (
+            "",
+            "1",
+            id_,
+            f"x.{id_}",
+            f"1.{id_}x",
+            f"99999999999999999999.{id_}",
+            f"9223372036854775807.{id_}",
+        ):
+            assert (await h.get(f"/api/alerts?cursor={cursor}", 400))["parameter"] == "cursor"
+        for limit in ("0", "x", "-1", "100001"):
+            assert (await h.get(f"/api/alerts?limit={limit}", 400))["parameter"] == "limit"
+
+
 async def test_an_acknowledgement_survives_a_kill(tmp_path: Path) -> None:
     """It is of this alert: the next one of the key has none."""
     async with house(tmp_path) as h:
@@ -196,58 +227,6 @@ async def test_an_acknowledgement_survives_a_kill(tmp_path: Path) -> None:
             assert (await h.post(path, body, 400))["parameter"] == parameter
         assert "the body is an object" in (await h.post(path, ["ann"], 400))["detail"]
         await h.post("/api/alerts/W10/acknowledge", {"by": "ann"}, 404)
-
-
-async def test_a_silenced_alert_is_recorded_and_not_delivered(tmp_path: Path) -> None:
-    """From the answer on, over a kill, until it is ended; other keys and other alerts are heard."""
-    async with house(tmp_path) as h:
-        said = {"alert": "hot", "key": "s1", "for": "1 h", "by": "ann", "note": "being mended"}
-        (silence,) = (await h.post("/api/alerts/silence", said))["silences"]
-        assert (silence["alert"], silence["key"], silence["by"]) == ("hot", "s1", "ann")
-        await h.kill()
-        await h.reads("s1", 0, 31.0, 90.0)
-        await h.reads("s2", 1, 32.0)
-        await h.delivered(2)
-        assert {(row["alert"], row["id"]) for row in h.sent} == {("damp", "s1"), ("hot", "s2")}
-        s2, damp, hot = sorted(await h.alerts(), key=lambda a: (a["key"] == "s1", a["alert"]))
-        assert hot["silenced"] == silence == (await h.get("/api/alerts"))["silences"][0]
-        assert (s2["silenced"], damp["silenced"]) == (None, None)
-        assert [a["delivery"]["cloud"] for a in (hot, damp, s2)] == ["silenced", "sent", "sent"]
-        assert len(await h.device.rows(h.http, "hot")) == 2  # both are recorded
-        assert (await h.post("/api/alerts/silence", said | {"for": "0 s"}))["silences"] == []
-        await h.reads("s1", 2, 20.0)
-        await h.delivered(3)
-        assert (h.sent[-1]["alert"], h.sent[-1]["state"], h.sent[-1]["id"]) == ("hot", "cleared", "s1")
-
-
-async def test_a_silence_of_every_key_ends_by_itself(tmp_path: Path) -> None:
-    async with house(tmp_path) as h:
-        await h.post("/api/alerts/silence", {"alert": "hot", "for": "1500 ms", "by": "ann"})
-        await h.reads("s1", 0, 31.0)
-        while (await h.get("/api/alerts"))["silences"]:
-            await asyncio.sleep(0.05)
-        await h.reads("s2", 1, 31.0)
-        await h.delivered(1)
-        assert [row["id"] for row in h.sent] == ["s2"]
-        for body, status, parameter in (
-            ({"for": "1 h", "by": "ann"}, 400, "alert"),
-            ({"alert": "hott", "for": "1 h", "by": "ann"}, 404, "alert"),
-            ({"alert": "house", "for": "1 h", "by": "ann"}, 404, "alert"),
-            ({"alert": "hot", "by": "ann"}, 400, "for"),
-            ({"alert": "hot", "for": "an hour", "by": "ann"}, 400, "for"),
-            ({"alert": "hot", "for": 60, "by": "ann"}, 400, "for"),
-            ({"alert": "hot", "for": "11 y", "by": "ann"}, 400, "for"),
-            ({"alert": "hot", "for": "-1 h", "by": "ann"}, 400, "for"),
-            ({"alert": "hot", "for": "1 h"}, 400, "by"),
-            ({"alert": "hot", "key": 1, "for": "1 h", "by": "ann"}, 400, "key"),
-            ({"alert": "hot", "keys": "s1", "for": "1 h", "by": "ann"}, 400, "keys"),
-        ):
-            problem = await h.post("/api/alerts/silence", body, status)
-            assert problem["parameter"] == parameter, problem
-        assert (
-            'did you mean "hot"'
-            in (await h.post("/api/alerts/silence", {"alert": "hott", "for": "1 h", "by": "a"}, 404))["detail"]
-        )
 
 
 async def test_what_is_not_json(tmp_path: Path) -> None:
