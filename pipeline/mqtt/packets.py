@@ -17,10 +17,23 @@ NONE: Properties = MappingProxyType({})
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = range(1, 8)
 SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT, AUTH = range(8, 16)
-NAMES = (
-    "reserved CONNECT CONNACK PUBLISH PUBACK PUBREC PUBREL PUBCOMP SUBSCRIBE SUBACK UNSUBSCRIBE UNSUBACK PINGREQ "
-    "PINGRESP DISCONNECT AUTH"
-).split()
+NAMES = {
+    CONNECT: "CONNECT",
+    CONNACK: "CONNACK",
+    PUBLISH: "PUBLISH",
+    PUBACK: "PUBACK",
+    PUBREC: "PUBREC",
+    PUBREL: "PUBREL",
+    PUBCOMP: "PUBCOMP",
+    SUBSCRIBE: "SUBSCRIBE",
+    SUBACK: "SUBACK",
+    UNSUBSCRIBE: "UNSUBSCRIBE",
+    UNSUBACK: "UNSUBACK",
+    PINGREQ: "PINGREQ",
+    PINGRESP: "PINGRESP",
+    DISCONNECT: "DISCONNECT",
+    AUTH: "AUTH",
+}
 _FLAGS = {PUBREL: 2, SUBSCRIBE: 2, UNSUBSCRIBE: 2}  # of the first byte; all others but PUBLISH have none
 
 
@@ -155,7 +168,7 @@ def decode(first: int, body: bytes, version: Version) -> Packet:
             raise Malformed("it goes on behind its end")
         return packet
     except Malformed as error:
-        raise Malformed(f"{NAMES[kind]}: {error}") from None
+        raise Malformed(f"{NAMES.get(kind, kind)}: {error}") from None
 
 
 def _connect(cursor: Cursor, version: Version, _: int) -> Connect:
@@ -217,7 +230,7 @@ def _ack(cursor: Cursor, version: Version, kind: int) -> Ack:
 def _subscribe(cursor: Cursor, version: Version, _: int) -> Subscribe:
     id_ = _id(cursor)
     own = read_properties(cursor, "SUBSCRIBE") if version == 5 else NONE
-    found = []
+    found: list[Subscription] = []
     while cursor.more() or not found:
         topic, options = _filter(cursor.text()), cursor.byte()
         if options & (0xC0 if version == 5 else 0xFC) or options & 3 == 3 or options >> 4 & 3 == 3:
@@ -240,7 +253,7 @@ def _suback(cursor: Cursor, version: Version, kind: int) -> SubAck | UnsubAck:
 def _unsubscribe(cursor: Cursor, version: Version, _: int) -> Unsubscribe:
     id_ = _id(cursor)
     own = read_properties(cursor, "UNSUBSCRIBE") if version == 5 else NONE
-    topics = []
+    topics: list[str] = []
     while cursor.more() or not topics:
         topics.append(_filter(cursor.text()))
     return Unsubscribe(id_, tuple(topics), own)
@@ -397,19 +410,3 @@ def wrong_filter(topic: str) -> str:
     if any("#" in p for p in parts[:-1]) or ("#" in parts[-1] and parts[-1] != "#"):
         return 'has a "#" that is not the last level'
     return ""
-
-
-def matches(topic_filter: str, topic: str) -> bool:
-    """Whether a message of this topic comes by this filter."""
-    wanted = topic_filter.split("/")
-    if wanted[0] == "$share":
-        wanted = wanted[2:]
-    parts = topic.split("/")
-    if topic.startswith("$") and wanted[0] in ("+", "#"):
-        return False
-    for i, part in enumerate(wanted):
-        if part == "#":
-            return True
-        if i >= len(parts) or part not in ("+", parts[i]):
-            return False
-    return len(wanted) == len(parts)

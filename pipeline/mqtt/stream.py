@@ -103,7 +103,7 @@ class Reader:
             kind = first >> 4
             if size > (longest if kind == PUBLISH else OTHERS):
                 if kind != PUBLISH:
-                    raise Malformed(f"{NAMES[kind]}: {size:,} bytes")
+                    raise Malformed(f"{NAMES.get(kind, kind)}: {size:,} bytes")
                 if end - start < min(size, HEAD):
                     self._needed = start - at + min(size, HEAD)
                     break
@@ -118,7 +118,6 @@ class Reader:
                 packets.append(decode(first, data[start:stop], self.version))
             at = min(stop, end)
         return at
-
 
     def _topic(self, raw: bytes) -> str:
         """The topic as text; most come again and again."""

@@ -1,0 +1,485 @@
+"""A connection to an MQTT broker, from CONNECT to its end. It is never made anew: whoever wants another one connects again.
+
+    client = await connect(Options("127.0.0.1", 1883, "a-name"), heard)
+    await client.subscribe([Subscription("sensors/+/reading", qos=1)])
+    ...                                    # heard(batch): all messages of one read of the socket
+    batch.acknowledge()                    # once they are safe; PUBACKs go in the order in which the messages came
+    why = await client.ended
+
+A message is acknowledged only when told, and never over another connection than that by which it came: there its packet id
+may be another message's. With QoS 2 `Options.unreleased` remembers which packet ids are under way; a message that comes
+again under one of these is not handed over twice. Who keeps that set with the messages (`Batch.unreleased`) has each of
+them exactly once over a crash, too: PUBREC and PUBCOMP wait for `acknowledge` like everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.mqtt.packets import (
+    PUBCOMP,
+    PUBREC,
+    PUBREL,
+    Ack,
+    ConnAck,
+    Connect,
+    Disconnect,
+    Packet,
+    PingReq,
+    PingResp,
+    Publish,
+    SubAck,
+    Subscribe,
+    Subscription,
+    UnsubAck,
+    Unsubscribe,
+    Version,
+    Will,
+    encode,
+)
+from pipeline.mqtt.reasons import CONNACK_311, REFUSED, reason
+from pipeline.mqtt.stream import Messages, Reader
+from pipeline.mqtt.wire import Malformed
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+CONNECT_S = 10.0  # for the connection, TLS and the broker's answer together
+ANSWER_S = 20.0  # for SUBACK and the like
+ALIASES = 32  # topic aliases that a broker may use: 2 MB at most
+WINDOW = 1_000  # messages under way to a broker that does not say how many it takes
+TOO_LARGE, PROTOCOL_ERROR, MALFORMED = 0x95, 0x82, 0x81
+
+
+class MqttError(ConnectionError):
+    """The broker said no, cannot be understood, or is gone. `code`: its reason, in MQTT 5."""
+
+    def __init__(self, text: str, code: int = 0) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class BrokerRefused(MqttError):
+    """It does not let us in, or does not do what was asked."""
+
+
+@dataclass(slots=True)
+class Options:
+    host: str
+    port: int
+    client_id: str
+    version: Version = 5
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+    keepalive: int = 60  # s
+    expiry: int = 0  # s that the broker keeps the session when we are gone; 0: it starts anew each time
+    receive_maximum: int = 10_000  # messages not yet acknowledged that the broker may send; older ones do not ask
+    longest: int = 1_000_000  # bytes of a message
+    will: Will | None = None
+    unreleased: set[int] = field(default_factory=set)  # packet ids with QoS 2 that are under way
+
+
+class Batch:
+    """The messages of one read of the socket. `answers` go out when it is acknowledged."""
+
+    __slots__ = ("_client", "acknowledged", "answers", "messages", "size", "unreleased")
+
+    def __init__(self, client: Client, messages: Messages, answers: bytes, size: int) -> None:
+        self.messages = messages
+        self.answers = answers
+        self.size = size  # bytes that came
+        self.acknowledged = False
+        self.unreleased: list[int] | None = None  # after this batch, if it changed them
+        self._client = client
+
+    def acknowledge(self) -> None:
+        """They are safe. Nothing happens if the connection is another one by now."""
+        self.acknowledged = True
+        self._client.answer()
+
+
+class _Sending:
+    """One call of `publish`: what the broker says of each message."""
+
+    __slots__ = ("codes", "done", "left")
+
+    def __init__(self, count: int, done: asyncio.Future[None]) -> None:
+        self.codes = [0] * count
+        self.left = count
+        self.done = done
+
+    def answered(self, place: int, code: int) -> None:
+        self.codes[place] = code
+        self.left -= 1
+        if not self.left and not self.done.done():
+            self.done.set_result(None)
+
+
+async def connect(options: Options, heard: Callable[[Batch], None]) -> Client:
+    """A connection that the broker has let in. `heard` may be called before this returns, with messages of the session.
+
+    BrokerRefused, MqttError or OSError otherwise.
+    """
+    loop = asyncio.get_running_loop()
+    client = Client(options, heard)
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            name = options.host if options.tls else None
+            await loop.create_connection(
+                lambda: client, options.host, options.port, ssl=options.tls, server_hostname=name
+            )
+            await client.accepted
+    except TimeoutError:
+        client.abort()
+        raise MqttError(f"no answer within {CONNECT_S:.0f} s") from None
+    except BaseException:
+        client.abort()
+        raise
+    return client
+
+
+class Client(asyncio.Protocol):
+    """One connection. `ended` has the reason once it is over."""
+
+    def __init__(self, options: Options, heard: Callable[[Batch], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.options = options
+        self.version: Version = options.version
+        self.heard = heard
+        self.accepted: asyncio.Future[None] = _future()
+        self.ended: asyncio.Future[MqttError] = loop.create_future()
+        self.session_present = False
+        self.limits: dict[str, Any] = {}  # what the broker said of itself (properties of CONNACK)
+        self._reader = Reader(options.version, options.longest, ALIASES)
+        self._transport: asyncio.Transport | None = None
+        self._unanswered: deque[Batch] = deque()
+        self._asked: dict[int, asyncio.Future[Any]] = {}  # SUBSCRIBE and UNSUBSCRIBE, by packet id
+        self._sent: dict[int, tuple[_Sending, int]] = {}  # by packet id: whose, and its place there
+        self._ids = itertools.cycle(range(1, 0x10000))
+        self._room = asyncio.Event()
+        self._held = self._blocked = False  # by the user; by a broker that does not read
+        self._heard = self._said = True  # since the last look
+        self._pinged = False
+        self._beat: asyncio.TimerHandle | None = None
+
+    # --- from beginning to end ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(encode(self._connect(), self.version))
+
+    def _connect(self) -> Connect:
+        options, own = self.options, {}
+        if self.version == 5:
+            own = {"receive_maximum": options.receive_maximum, "topic_alias_maximum": ALIASES}
+            if options.expiry:
+                own["session_expiry"] = options.expiry
+        password = None if options.password is None else options.password.encode()
+        return Connect(
+            options.client_id, not options.expiry, options.keepalive, options.username, password, options.will, own
+        )
+
+    def abort(self) -> None:
+        """Away, without a word: the broker publishes the will."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def disconnect(self, code: int = 0) -> None:
+        """Say good-bye. What is not acknowledged comes again with the session."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode(Disconnect(code), self.version))
+            self._transport.close()
+        await asyncio.wait([self.ended], timeout=1.0)
+        self.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lose(MqttError(_said(error) if error else "the broker closed the connection"))
+
+    def _lose(self, why: MqttError) -> None:
+        """The first reason counts."""
+        if self._beat is not None:
+            self._beat.cancel()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.abort()
+        if self.ended.done():
+            return
+        self.ended.set_result(why)
+        if not self.accepted.done():
+            self.accepted.set_exception(why)
+        waiting = [*self._asked.values(), *(sending.done for sending, _ in self._sent.values())]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(why)
+        self._room.set()
+        self._unanswered.clear()
+
+    def _fail(self, text: str, code: int) -> None:
+        """The broker does what must not be: the connection cannot go on."""
+        if self.version == 5 and self._transport is not None and self.accepted.done():
+            self._transport.write(encode(Disconnect(code), self.version))
+            self._transport.close()
+        self._lose(MqttError(f"what the broker sends cannot be understood: {text}", code))
+
+    # --- what comes ---
+
+    def data_received(self, data: bytes) -> None:
+        if self.ended.done():
+            return
+        self._heard = True
+        try:
+            messages, packets = self._reader.feed(data)
+            answers = [self._handle(packet) for packet in packets] if packets else []
+        except Malformed as error:
+            self._fail(str(error), MALFORMED)
+            return
+        if not self.ended.done() and (messages or any(answers)):
+            self._hand_over(messages, b"".join(answers), len(data))
+
+    def _hand_over(self, messages: Messages, answers: bytes, size: int) -> None:
+        if not self.accepted.done():
+            self._fail("a message before CONNACK", PROTOCOL_ERROR)
+            return
+        changed = bool(messages.twice or answers)
+        if messages.acks:
+            answers += b"@\x02" + b"@\x02".join(messages.acks)
+        if messages.twice:
+            answers += self._once(messages)
+        batch = Batch(self, messages, answers, size)
+        if changed:
+            batch.unreleased = sorted(self.options.unreleased)
+        if answers:
+            self._unanswered.append(batch)
+        self.heard(batch)
+
+    def _once(self, messages: Messages) -> bytes:
+        """Take out messages with QoS 2 that were handed over before; the answers to all."""
+        under_way, again, answers = self.options.unreleased, [], []
+        for place, id_ in messages.twice:
+            if id_ in under_way:
+                again.append(place)
+            under_way.add(id_)
+            answers.append(encode(Ack(PUBREC, id_), self.version))
+        for place in reversed(again):
+            del messages.topics[place], messages.payloads[place], messages.heads[place]
+        if again and messages.cut:
+            messages.cut = {at - sum(p < at for p in again): n for at, n in messages.cut.items() if at not in again}
+        return b"".join(answers)
+
+    def _handle(self, packet: Packet) -> bytes:
+        """Act upon a packet; what is to be answered with the batch that it came with."""
+        if not self.accepted.done() and not isinstance(packet, ConnAck):
+            raise Malformed("a packet before CONNACK")
+        match packet:
+            case Ack(kind=4 | 5 | 7):
+                self._answered(packet)
+            case Ack():
+                self.options.unreleased.discard(packet.id)
+                return encode(Ack(PUBCOMP, packet.id), self.version)
+            case ConnAck():
+                self._welcome(packet)
+            case SubAck() | UnsubAck():
+                future = self._asked.pop(packet.id, None)
+                if future is not None and not future.done():
+                    future.set_result(packet)
+            case PingResp():
+                self._pinged = False
+            case Disconnect() if self.version == 5:
+                said = packet.properties.get("reason_string", "")
+                self._lose(MqttError(f"the broker ended the connection: {reason(packet.code, said)}", packet.code))
+            case _:
+                raise Malformed(f"{type(packet).__name__.upper()}, which a broker does not send")
+        return b""
+
+    def _welcome(self, packet: ConnAck) -> None:
+        if self.accepted.done():
+            raise Malformed("a second CONNACK")
+        if packet.code:
+            self._lose(self._refused(packet))
+            return
+        self.session_present = packet.session_present
+        if not packet.session_present:
+            self.options.unreleased.clear()
+        self.limits = dict(packet.properties)
+        keepalive = self.limits.get("server_keep_alive", self.options.keepalive)
+        if keepalive:
+            self._beat = asyncio.get_running_loop().call_later(keepalive / 2, self._look, keepalive / 2)
+        self.accepted.set_result(None)
+
+    def _refused(self, packet: ConnAck) -> BrokerRefused:
+        code = packet.code
+        if self.version == 5 and (code in (1, 0x84)):
+            return BrokerRefused('it does not speak MQTT 5; set version = "3.1.1"', code)
+        if self.version == 4 and code in CONNACK_311:
+            return BrokerRefused(f"refused: {CONNACK_311[code]}", code)
+        return BrokerRefused(f"refused: {reason(code, packet.properties.get('reason_string', ''))}", code)
+
+    # --- acknowledging, and holding back ---
+
+    def answer(self) -> None:
+        """Send the answers of all batches that are acknowledged, up to the first that is not."""
+        waiting, out = self._unanswered, []
+        while waiting and waiting[0].acknowledged:
+            out.append(waiting.popleft().answers)
+        if out and self._transport is not None:
+            self._said = True
+            self._transport.write(b"".join(out))
+
+    def pause(self) -> None:
+        """Read nothing more: what comes waits at the broker."""
+        self._held = True
+        self._flow()
+
+    def resume(self) -> None:
+        self._held = False
+        self._flow()
+
+    def pause_writing(self) -> None:
+        # A broker that sends and does not read: our answers must not pile up here.
+        self._blocked = True
+        self._flow()
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        self._flow()
+
+    def _flow(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._held or self._blocked:
+            transport.pause_reading()
+        else:
+            self._heard = True  # what waited is still to be read
+            transport.resume_reading()
+
+    # --- keep alive ---
+
+    def _look(self, every: float) -> None:
+        """Twice in each keepalive: ping if one side was silent since the last look; give up if no answer came since."""
+        reading = not (self._held or self._blocked)
+        if self._pinged and not self._heard and reading:
+            self._lose(MqttError(f"the broker has been silent for {2 * every:.0f} s"))
+            return
+        if (not self._heard or not self._said) and not self._pinged and self._transport is not None:
+            self._transport.write(encode(PingReq(), self.version))
+            self._pinged = True
+        elif self._pinged and not reading and self._transport is not None:
+            self._transport.write(
+                encode(PingReq(), self.version)
+            )  # its answer waits in the socket; the broker wants signs
+        self._heard = self._said = False
+        self._beat = asyncio.get_running_loop().call_later(every, self._look, every)
+
+    # --- asking ---
+
+    async def subscribe(self, wanted: Sequence[Subscription]) -> list[int]:
+        """What the broker says to each: the QoS that it gives, or (from 128) a reason against it."""
+        answer = await self._ask(lambda id_: Subscribe(id_, tuple(wanted)))
+        assert isinstance(answer, SubAck)
+        if len(answer.codes) != len(wanted):
+            raise MqttError(f"SUBACK has {len(answer.codes)} answers to {len(wanted)} subscriptions")
+        return list(answer.codes)
+
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        await self._ask(lambda id_: Unsubscribe(id_, tuple(topics)))
+
+    async def _ask(self, question: Callable[[int], Packet]) -> Packet:
+        self._check()
+        id_ = self._id()
+        future: asyncio.Future[Packet] = _future()
+        self._asked[id_] = future
+        self._write(encode(question(id_), self.version))
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await future
+        except TimeoutError:
+            raise MqttError(f"no answer to {type(question(id_)).__name__.lower()} within {ANSWER_S:.0f} s") from None
+        finally:
+            self._asked.pop(id_, None)
+
+    # --- publishing ---
+
+    async def publish(self, messages: Sequence[Publish]) -> list[int]:
+        """Send them in order; what the broker says of each (from 128: a reason against it), once it has said it of all.
+
+        MqttError if the connection is lost before: some may have arrived. A message with a QoS that the broker does not take
+        goes with the highest that it takes.
+        """
+        self._check()
+        sending = _Sending(len(messages), _future())
+        out: list[bytes] = []
+        for place, message in enumerate(messages):
+            packet = self._allowed(message)
+            if packet.qos:
+                while len(self._sent) >= self._window():
+                    self._flush(out)
+                    self._room.clear()
+                    await self._room.wait()
+                    self._check()
+                packet = packet._replace(id=self._id())
+            data = encode(packet, self.version)
+            if len(data) > self.limits.get("maximum_packet_size", len(data)):
+                sending.answered(place, TOO_LARGE)
+                continue
+            out.append(data)
+            if packet.qos:
+                self._sent[packet.id] = (sending, place)
+            else:
+                sending.answered(place, 0)
+        self._flush(out)
+        if sending.left:
+            await sending.done
+        return sending.codes
+
+    def _allowed(self, message: Publish) -> Publish:
+        qos = min(message.qos, self.limits.get("maximum_qos", 2))
+        return message._replace(qos=qos, retain=message.retain and bool(self.limits.get("retain_available", 1)))
+
+    def _window(self) -> int:
+        return min(WINDOW, int(self.limits.get("receive_maximum", WINDOW)))
+
+    def _flush(self, out: list[bytes]) -> None:
+        self._write(b"".join(out))
+        out.clear()
+
+    def _answered(self, packet: Ack) -> None:
+        """PUBACK, PUBREC or PUBCOMP of what was published. One that nobody waits for is of a message that was given up."""
+        known = self._sent.get(packet.id)
+        if packet.kind == PUBREC and packet.code < REFUSED:
+            self._write(encode(Ack(PUBREL, packet.id), self.version))
+            return
+        if known is None:
+            return
+        del self._sent[packet.id]
+        sending, place = known
+        sending.answered(place, packet.code)
+        self._room.set()
+
+    def _id(self) -> int:
+        return next(i for i in self._ids if i not in self._sent and i not in self._asked)
+
+    def _write(self, data: bytes) -> None:
+        if data and self._transport is not None:
+            self._said = True
+            self._transport.write(data)
+
+    def _check(self) -> None:
+        if self.ended.done():
+            raise self.ended.result()
+
+
+def _future() -> asyncio.Future[Any]:
+    """One whose error need not be asked for: who waited may have gone."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
+
+
+def _said(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
