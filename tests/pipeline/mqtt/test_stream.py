@@ -55,9 +55,7 @@ OTHERS = st.one_of(ACKS, st.just(PingResp()), st.integers(1, 9).map(lambda id_: 
 LONG = st.integers(100, 20_000).map(lambda size: Publish("a/b", bytes(size), 1, id=7))
 
 
-@given(
-    st.lists(st.one_of(PUBLISHES, OTHERS, LONG), max_size=8), VERSIONS, st.lists(st.integers(0, 50_000), max_size=6)
-)
+@given(st.lists(st.one_of(PUBLISHES, OTHERS, LONG), max_size=8), VERSIONS, st.lists(st.integers(0, 50_000), max_size=6))
 def test_wherever_it_is_cut_the_same_packets_come(packets: list[Any], version: Version, places: list[int]) -> None:
     """Messages with and without properties, of all QoS, among other packets."""
     packets = [older(p) if version == 4 else p for p in packets]
@@ -98,7 +96,8 @@ def test_a_message_that_is_too_large_costs_only_itself(
     sent = [Publish("a/b", b"x" * size, qos, id=i if qos else 0) for i, size in enumerate(sizes, 1)]
     encoded = [encode(p, version) for p in sent]
     reader = Reader(version, longest)
-    found, told = [], {}
+    found: list[Message] = []
+    told: dict[int, int] = {}
     for piece in cut(b"".join(encoded), places):
         messages, _ = reader.feed(piece)
         told |= {len(found) + at: size for at, size in messages.cut.items()}
