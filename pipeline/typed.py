@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.component import Context, Decoded, ReadingSettings, Refused, item_of
 from pipeline.frame import UNFIT, Array, Bools, Column, Field, Ints, column
 from pipeline.reading import parse_fields
-from pipeline.times import nanoseconds
+from pipeline.times import PER_UNIT, nanoseconds
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 RAW = 200  # characters of a refused reading that are kept
@@ -36,6 +36,7 @@ _GOT = {
     "null": "null",
     "array": "a list",
     "object": "an object",
+    "Nonsense": "what is none",
 }
 _SAID = {**_GOT, "string": "text"}
 _NAMES: dict[type, str] = {int: "int", float: "float", bool: "bool", type(None): "null", list: "array", dict: "object"}
@@ -51,6 +52,7 @@ class Typed:
     def __init__(self, settings: ReadingSettings, context: Context, *, loose_times: bool = False) -> None:
         self.settings = settings
         self.keys = context.keys
+        self.clock = context.clock  # None: what is decoded may be decoded once more later, and must be dated alike
         self._known: dict[str | int, int] = {}  # of the key table what this codec has met: bounded as that is
         quiet = Context(context.name, context.keys)  # the source reports wrong fields itself
         reserved = (settings.key, settings.time, "time")
@@ -84,6 +86,10 @@ class Typed:
                 attributes.append((f"f{i}", kind))
             rename[f"f{i}"] = name
         return msgspec.defstruct("Reading", [*attributes, *optional], rename=rename, gc=False)
+
+    def now(self, unit: str) -> int | None:
+        """The time at which something is read that brings none, in `unit`; None: it may be read again, and would change."""
+        return None if self.clock is None else self.clock.wall() // PER_UNIT[unit]
 
     # --- words ---
 
@@ -135,14 +141,16 @@ class Typed:
         counts: list[int],
         refused: list[Refused],
         raw: Callable[[int], str],
+        unit: str | None = None,
     ) -> Decoded:
-        """Readings as a list for the key, the time and each field; None is missing. `raw` shows one by its number."""
+        """Readings as a list for the key, the time and each field; None is missing. `raw` shows one by its number; times are
+        in `unit`, where that is not what the settings say."""
         bad: dict[int, str] = {}
         codes: Array = np.empty(0, np.int32)
         if self.settings.key is not None:
             self._fit(self.settings.key, {str, int}, ["str", "int"], keys, "-", bad)
             codes = self._codes(keys, bad)
-        times = None if self.settings.time is None else self._times(stamps, bad, checked=False)
+        times = None if self.settings.time is None else self._times(stamps, bad, unit, checked=False)
         columns = {}
         for name, field in self.fields.items():
             fitting = _FITTING[field.kind] | ({type(None)} if field.optional else set())
@@ -197,8 +205,8 @@ class Typed:
             return UNFIT  # Python refuses to write out very long numbers
         return self.keys[key]
 
-    def _times(self, stamps: list[Any], bad: dict[int, str], *, checked: bool = True) -> Ints:
-        name, unit = self.settings.time or "", self.settings.time_unit
+    def _times(self, stamps: list[Any], bad: dict[int, str], unit: str | None = None, *, checked: bool = True) -> Ints:
+        name, unit = self.settings.time or "", unit or self.settings.time_unit
         exact: dict[int, int] = {}
         if self.loose_times or not checked:
             exact = {row: _since_1970(v) for row, v in enumerate(stamps) if isinstance(v, datetime)}
@@ -238,6 +246,10 @@ def without(bad: Mapping[int, str], decoded: Decoded, raw: Callable[[int], str])
         np.bincount(payload[keep], minlength=len(counts)).tolist(),
         refused,
     )
+
+
+class Nonsense:
+    """Stands for a value that is written as none of its format."""
 
 
 class Unhurried:

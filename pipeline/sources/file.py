@@ -14,6 +14,7 @@ from msgspec import Meta
 from pipeline.component import Decoded, Inbox, Payload, ReadingSettings, Refused, SourceContext
 from pipeline.reading import CodecSource
 from pipeline.trail import Place, Trail
+from pipeline.typed import Typed
 
 CHUNK = 1_000_000  # bytes read at a time: a Frame of some ten thousand readings
 MAX_LINE = 1_000_000  # a longer line is not a reading; it is refused, not held in memory
@@ -52,6 +53,8 @@ class File(CodecSource):
         self.settings = settings
         self.live = settings.follow
         self.replayable = not settings.follow
+        if self.replayable and isinstance(self.codec, Typed):
+            self.codec.clock = None  # after a crash a part is read again, and must be dated as before
         self.pattern = str(context.folder / settings.path)
         self.done = self.total = 0
         if settings.speed < 0:
