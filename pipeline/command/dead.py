@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.command.local import Silent, ask
+
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.graph import Graph
@@ -91,20 +93,12 @@ def _replay(config: Config, graph: Graph, asked: dict[str, Any], form: str) -> i
             file=sys.stderr,
         )
         return 2
-    url = _url(config)
     try:
-        status, answer = _post(config, f"{url}/api/dead/replay", asked)
-    except OSError as error:  # URLError is one
-        reason = getattr(error, "reason", None) or error
-        print(
-            f"nothing answers at {url} ({reason}): letters are replayed by the running pipeline. Start it with "
-            f"`headwater run {config.path}`, then ask again",
-            file=sys.stderr,
+        answer = ask(
+            config, "/api/dead/replay", asked, why="letters are replayed by the running pipeline", timeout=ANSWER_S
         )
-        return 1
-    if status != 200:
-        said = answer.get("detail", answer) if isinstance(answer, dict) else answer
-        print(f"{url} answers {status}: {said}", file=sys.stderr)
+    except Silent as error:
+        print(error, file=sys.stderr)
         return 1
     if form == "json":
         print(json.dumps(answer, ensure_ascii=False))
@@ -113,48 +107,3 @@ def _replay(config: Config, graph: Graph, asked: dict[str, Any], form: str) -> i
         for failed in answer["failed"]:
             print(f"{failed['id']:>6}  {failed['reason']}")
     return 1 if answer["failed"] else 0
-
-
-def _url(config: Config) -> str:
-    """Where this machine reaches the server."""
-    host, port = config.server.address()
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if config.server.tls else 'http'}://{shown}:{port}"
-
-
-def _post(config: Config, url: str, asked: dict[str, Any]) -> tuple[int, Any]:
-    """The status and what is answered; OSError if nothing does."""
-    from urllib import request
-    from urllib.error import HTTPError
-
-    headers = {"Content-Type": "application/json"}
-    if config.server.token:
-        headers["Authorization"] = f"Bearer {config.server.token.reveal()}"
-    made = request.Request(url, json.dumps(asked).encode(), headers)
-    # No proxy: what is asked runs here.
-    opener = request.build_opener(request.ProxyHandler({}), request.HTTPSHandler(context=_tls(config)))
-    try:
-        with opener.open(made, timeout=ANSWER_S) as response:
-            return response.status, json.loads(response.read())
-    except HTTPError as error:
-        return error.code, _understood(error.read())
-
-
-def _understood(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except ValueError:
-        return body[:200].decode(errors="replace")
-
-
-def _tls(config: Config) -> Any:
-    """Trusts the very certificate that the server has, whoever signed it and for whatever name: the file says so."""
-    import ssl
-
-    if config.server.tls is None:
-        return None
-    context = ssl.create_default_context(cafile=str(config.server.tls.certificate))
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context

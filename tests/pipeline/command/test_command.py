@@ -151,3 +151,18 @@ def test_a_folder_in_use_is_3_and_names_its_holder(folder: Path) -> None:
         time.sleep(0.5)
         first.send_signal(signal.SIGINT)
         assert first.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "first"), [("mermaid", "flowchart LR"), ("dot", "digraph pipeline {"), ("svg", "<svg ")]
+)
+def test_the_graph_as_a_picture(folder: Path, form: str, first: str) -> None:
+    done = headwater("graph", "--format", form, folder=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(first)
+
+
+def test_live_rates_need_a_running_pipeline(folder: Path) -> None:
+    done = headwater("graph", "--live", folder=folder)
+    assert done.returncode == 1
+    assert "nothing answers at http://127.0.0.1:8080" in done.stderr or "answers 4" in done.stderr
