@@ -241,9 +241,12 @@ class Room:
         def counting(db: Any) -> tuple[tuple[int, int], int | None]:
             return outbox.grown(db, self.name, self.counted), work(db)
 
+        was_full = self.full
         async with self._counting:
             (more, self.counted), freed = await self.store.write(counting)
             self.held += more - (freed or 0)
+        if was_full and not self.full:
+            self.delivery.freed()
         return freed
 
     async def _make(self) -> None:
@@ -295,6 +298,7 @@ class Delivery:
         self.random = random_ or random.Random()
         self.new_key = new_key
         self.couriers = {name: Courier(name, sink, self) for name, sink in sinks.items()}
+        self.freed: Callable[[], None] = lambda: None  # called when a buffer that was full has room
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

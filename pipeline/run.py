@@ -111,6 +111,7 @@ class Pipeline:
             await delivery.start()
             engine.published.append(lambda writes, _: delivery.wake() if writes.outbox else None)
             engine.blocked = delivery.blocked
+            delivery.freed = engine.wake  # or a second would pass before it looks
         services.ready = True
         self.on_start(self)
         if self._stopping:

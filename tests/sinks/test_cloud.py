@@ -293,11 +293,14 @@ async def test_a_full_buffer_that_blocks_says_so(tmp_path: Path) -> None:
     ):
         await r.put("ten_seconds", windows(1))
         await r.put("ten_seconds", windows(2))
+        told: list[bool] = []
+        r.delivery.freed = lambda: told.append(r.delivery.blocked())
         await eventually(r.delivery.blocked)
         peer.answers.clear()
         await r.until(waiting=0, sent=2, dropped=0)
         r.delivery.wake()
         await eventually(lambda: not r.delivery.blocked())
+        assert told == [False]  # the engine is woken, once there is room
 
 
 def test_where_holds_for_the_streams_that_have_its_fields() -> None:
