@@ -22,6 +22,7 @@ from msgspec import Meta
 
 from pipeline import settings
 from pipeline.component import Settings
+from pipeline.loopback import is_loopback
 from pipeline.nodes import COMMON, KINDS, Node, read_nodes
 from pipeline.problem import ConfigError, Problem, nearest
 from pipeline.quantity import Duration, Secret, Size, duration, size
@@ -284,7 +285,7 @@ class _Reader:
             self.wrong(where, str(error))
             return
         guarded = server.token or server.tls or server.insecure or (where[0], "token") in self.unset
-        if not guarded and not _loopback(host) and not {"tls", "token"} & _mistaken(self.found, where):
+        if not guarded and not is_loopback(host) and not {"tls", "token"} & _mistaken(self.found, where):
             shown = host or "every address"
             self.wrong(where, f"{shown} is open to the network: set token or tls, or insecure = true")
 
@@ -353,14 +354,3 @@ def _hides(earlier: Where, path: Where) -> bool:
 def _mistaken(found: Found, beside: Where) -> set[str | int]:
     """The settings of the same table that are given, but wrong."""
     return {where[1] for where, _ in found if where[:1] == beside[:1] and len(where) > 1}
-
-
-def _loopback(host: str) -> bool:
-    if host in {"127.0.0.1", "localhost"}:
-        return True
-    import ipaddress  # takes longer than all the rest of a good file, and seldom adds anything
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

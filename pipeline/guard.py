@@ -22,6 +22,7 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from pipeline.api import operation_of
+from pipeline.loopback import is_loopback
 from pipeline.web import HttpProblem
 
 if TYPE_CHECKING:
@@ -158,13 +159,6 @@ def network(address: str) -> str:
     except ValueError:
         return address
     return str(found.ipv4_mapped or ipaddress.IPv6Network((found, 64), strict=False))
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _revealed(token: Secret | None) -> bytes | None:
