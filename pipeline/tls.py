@@ -1,4 +1,4 @@
-"""TLS towards a peer: whom to trust, and the certificate to show."""
+"""TLS with a peer: whom to trust, and the certificate to show."""
 
 from __future__ import annotations
 
@@ -46,13 +46,38 @@ def client_context(settings: TlsSettings | None, folder: Path) -> ssl.SSLContext
         made.verify_mode = ssl.CERT_NONE
     if settings.ca is not None:
         made = _trusting(folder / settings.ca)
-    if settings.certificate is not None:
-        certificate = folder / settings.certificate
-        try:
-            made.load_cert_chain(certificate, folder / settings.key if settings.key else None)
-        except OSError as error:
-            raise OSError(f"tls: {certificate}: {error.strerror or error}") from error
+    _show(made, settings, folder)
     return made
+
+
+def server_context(settings: TlsSettings | None, folder: Path) -> ssl.SSLContext:
+    """What peers are let in with: our certificate, and where `ca` is set, only those who show one of it.
+
+    OSError names the file that cannot be used.
+    """
+    import ssl
+
+    assert settings is not None and settings.certificate is not None  # noqa: PT018 - `check` of the source has seen to it
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    _show(made, settings, folder)
+    if settings.ca is not None:
+        try:
+            made.load_verify_locations(folder / settings.ca)
+        except OSError as error:
+            raise OSError(f"tls: {folder / settings.ca}: {error.strerror or error}") from error
+        made.verify_mode = ssl.CERT_REQUIRED
+    return made
+
+
+def _show(made: ssl.SSLContext, settings: TlsSettings, folder: Path) -> None:
+    """Our own certificate, to the peer."""
+    if settings.certificate is None:
+        return
+    certificate = folder / settings.certificate
+    try:
+        made.load_cert_chain(certificate, folder / settings.key if settings.key else None)
+    except OSError as error:
+        raise OSError(f"tls: {certificate}: {error.strerror or error}") from error
 
 
 def _trusting(ca: Path) -> ssl.SSLContext:
