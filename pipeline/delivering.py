@@ -71,6 +71,14 @@ class DeliveringSink(Sink):
             keep = self.context.inputs[stream].role == "alerts"
             writes.enqueue(self.context.name, stream, frame, keep=keep)
 
+    def kinds(self) -> dict[str, str]:
+        """What a template may name of a row as it is told, and of which kind each is."""
+        kinds = {"stream": "string", "time": "string", "recovered": "bool", "thinned": "int", "until": "string"}
+        for schema in self.context.inputs.values():
+            own = {schema.key: "string"} if schema.key else {}
+            kinds |= own | {n: "string" if f.kind == "time" else f.kind for n, f in schema.fields.items()}
+        return kinds
+
     def told(self, batch: Batch) -> list[dict[str, Any]]:
         """The rows of a batch as plain objects: `stream`, the key, `time` and the fields that are there.
 

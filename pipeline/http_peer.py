@@ -1,36 +1,224 @@
-"""HTTP towards a peer, as sinks and sources that ask need it: what an answer means for a delivery, errors in short."""
+"""HTTP towards a peer, as sinks and sources that ask need it: who asks (tokens, certificates, signatures), what an answer
+means for a delivery, errors in short and without secrets."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+from msgspec import Meta
+
+from pipeline import tls as tls_settings
 from pipeline.component import Context, Outcome
+from pipeline.delivering import DeliveringSettings
+from pipeline.http_auth import NoToken, OAuth, OAuthSettings, SignSettings, signature
+from pipeline.quantity import Duration, Secret, duration
+from pipeline.tls import TlsSettings, client_context
 
 if TYPE_CHECKING:
-    from aiohttp import ClientResponse
+    from aiohttp import ClientSession
 
-AGAIN = {408, 425, 429}  # refusals that pass
+# Refusals that pass: by themselves, or when a person has mended the credentials. No row is to blame for those.
+AGAIN = {401, 403, 407, 408, 425, 429}
 LONGEST_REASON = 200  # characters of a peer's answer that are kept
+LONGEST_ANSWER = 1 << 20  # bytes of a provider's answer
+MASKED_FROM = 4  # characters; a shorter secret is none, and would be found everywhere
+
+
+class HttpSettings(Protocol):
+    """What an `HttpPeer` is made of."""
+
+    @property
+    def token(self) -> Secret | None: ...
+    @property
+    def oauth(self) -> OAuthSettings | None: ...
+    @property
+    def sign(self) -> SignSettings | None: ...
+    @property
+    def headers(self) -> Mapping[str, Secret]: ...
+    @property
+    def tls(self) -> TlsSettings | None: ...
+    @property
+    def timeout(self) -> Duration: ...
+
+
+class HttpDeliveringSettings(DeliveringSettings, frozen=True, kw_only=True):
+    """Settings of every sink that delivers over HTTP."""
+
+    token: Annotated[Secret | None, Meta(description="Sent as `Authorization: Bearer`.")] = None
+    oauth: Annotated[
+        OAuthSettings | None, Meta(description="A token by OAuth2 client credentials, renewed as need be.")
+    ] = None
+    sign: Annotated[SignSettings | None, Meta(description="Sign each request by HMAC-SHA256: Headwater-Signature.")] = (
+        None
+    )
+    headers: Annotated[dict[str, Secret], Meta(description="Further headers.")] = {}
+    tls: Annotated[TlsSettings | None, Meta(description="Whom to trust, and the certificate to show, with https.")] = (
+        None
+    )
+    timeout: Annotated[Duration, Meta(description="How long an answer may take.")] = duration("30 s")
+
+
+class Answer(NamedTuple):
+    """What a peer said."""
+
+    status: int
+    text: str  # the beginning of it
+    retry_after: str | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        return outcome(self.status, self.retry_after, self.text)
+
+
+class Unanswered(Exception):
+    """The peer gave no answer; the text says why, without anything secret."""
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome(reason=str(self))
+
+
+class HttpPeer:
+    """One session with a peer, opened when first needed, and anew after an error of the network (so that renewed
+    certificates are taken)."""
+
+    def __init__(self, settings: HttpSettings, context: Context) -> None:
+        self.settings = settings
+        self.folder = context.folder
+        self.oauth: OAuth | None = None
+        if settings.tls:
+            tls_settings.check(settings.tls, context)
+        if settings.oauth:
+            check_url(settings.oauth.token_url, context, "oauth.token_url", "https://login.example.org/token")
+            self.oauth = OAuth(settings.oauth, self._form)
+            if settings.token:
+                context.problem("token", "is sent as the same header as the token of oauth; keep one")
+        named = {f"headers.{name}": value for name, value in settings.headers.items()}
+        for setting, secret in {**named, **({"token": settings.token} if settings.token else {})}.items():
+            if not secret.reveal().isprintable():
+                context.problem(setting, "must be one line of printable characters")
+        self._secrets = [s for s in self._all_secrets() if len(s) >= MASKED_FROM]
+        self._session: ClientSession | None = None
+
+    def _all_secrets(self) -> list[str]:
+        given = self.settings
+        secrets = [given.token, given.oauth and given.oauth.client_secret, given.sign and given.sign.secret]
+        return [secret.reveal() for secret in (*secrets, *given.headers.values()) if secret]
+
+    async def deliver(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], shown_url: str, key: str = ""
+    ) -> Outcome:
+        """One request, as the outcome of a delivery."""
+        try:
+            return (await self.ask(method, url, body, headers, shown_url, key)).outcome
+        except Unanswered as error:
+            return error.outcome
+
+    async def ask(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], shown_url: str, key: str = ""
+    ) -> Answer:
+        """One request; the body is what is sent, `key` its Idempotency-Key. A token that is turned down is renewed once."""
+        headers = {**headers, **({"Idempotency-Key": key} if key else {})}
+        answer = await self._request(method, url, body, headers, shown_url, key)
+        if answer.status == 401 and self.oauth:
+            self.oauth.turned_down()
+            answer = await self._request(method, url, body, headers, shown_url, key)
+        return answer
+
+    async def _request(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], shown_url: str, key: str
+    ) -> Answer:
+        import aiohttp
+
+        try:
+            headers = {**headers, **await self._credentials(key, body or b"")}
+            session = self._open()
+            async with session.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
+                text = (await response.content.read(2 * LONGEST_REASON)).decode(errors="replace")
+                return Answer(response.status, self._masked(text), response.headers.get("Retry-After"))
+        except NoToken as error:
+            assert self.settings.oauth
+            raise Unanswered(f"{shown(self.settings.oauth.token_url)} {error}") from None
+        except TimeoutError:
+            raise Unanswered(f"{shown_url} did not answer within {self.settings.timeout}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            await self.close()
+            raise Unanswered(self._masked(f"{shown_url}: {short(error)}")) from None
+
+    async def _credentials(self, key: str, body: bytes) -> dict[str, str]:
+        """What is made anew for each try."""
+        made = {}
+        if self.oauth:
+            made["Authorization"] = f"Bearer {await self.oauth.token()}"
+        if self.settings.sign:
+            made |= signature(self.settings.sign, key, body, int(time.time()))
+        return made
+
+    async def _form(self, url: str, form: dict[str, str], headers: dict[str, str]) -> tuple[int, bytes]:
+        """The question for a token. It has no header of ours: the token's provider is someone else."""
+        import aiohttp
+
+        try:
+            async with self._bare_session() as session, session.post(url, data=form, headers=headers) as response:
+                return response.status, await response.content.read(LONGEST_ANSWER)
+        except TimeoutError:
+            raise NoToken(f"did not answer within {self.settings.timeout}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise NoToken(f"gave no token: {short(error)}") from None
+
+    def _open(self) -> ClientSession:
+        if self._session is None:
+            given = self.settings
+            headers = {"Authorization": f"Bearer {given.token.reveal()}"} if given.token else {}
+            self._session = self._bare_session({**headers, **{n: v.reveal() for n, v in given.headers.items()}})
+        return self._session
+
+    def _bare_session(self, headers: Mapping[str, str] | None = None) -> ClientSession:
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=self.settings.timeout.seconds)
+        connector = aiohttp.TCPConnector(
+            ssl=client_context(self.settings.tls, self.folder) if self.settings.tls else True
+        )
+        return aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
+
+    def _masked(self, text: str) -> str:
+        """Without secrets: there are servers that repeat in an error what they were sent."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
 
 def check_url(url: str, context: Context, setting: str = "url", such_as: str = "https://example.org/api/sync") -> str:
     """The address as it may be shown: without user, password and query. A wrong one is reported."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        right = False
+    if not right:
         context.problem(setting, f'must be an address such as "{such_as}"')
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+        return ""
+    return shown(url)
 
 
-async def answered(response: ClientResponse) -> Outcome:
-    """How a delivery ended that was answered so."""
-    text = (await response.content.read(2 * LONGEST_REASON)).decode(errors="replace")
-    return outcome(response.status, response.headers.get("Retry-After"), text)
+def shown(url: str) -> str:
+    """An address without user, password, query and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def outcome(status: int, retry_after: str | None, text: str) -> Outcome:
-    """The same of an answer's parts: 2xx is taken; 408, 425, 429, 5xx and redirects are tried again."""
+    """What an answer means for a delivery: 2xx is taken; what passes or can be mended, and redirects, are tried again."""
     if 200 <= status < 300:
         return Outcome(delivered=True)
     said = " ".join(text.split())[:LONGEST_REASON]

@@ -5,29 +5,22 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from aiohttp import web
 
-from pipeline.clock import RealClock
 from pipeline.component import SinkContext
 from pipeline.delivering import BatchSettings, BufferSettings
-from pipeline.delivery import Delivery
-from pipeline.frame import NO_PROGRESS, Column, Field, Frame, KeyTable, Schema, column
+from pipeline.frame import KeyTable
+from pipeline.http_auth import SignSettings
 from pipeline.journal import dead, outbox
-from pipeline.journal.commit import Store
 from pipeline.quantity import Duration, Secret, Size, duration
-from sinks.cloud import Cloud, CloudSettings
-
-WINDOWS = Schema("id", {"average": Field("float", True)}, "windows")
-ALERTS = Schema("id", {"state": Field("string")}, "alerts")
-SCHEMAS = {"ten_seconds": WINDOWS, "hot": ALERTS}
+from sinks.cloud import Cloud, CloudSettings, TemplateSettings
+from tests.sinks.rig import SCHEMAS, Enqueued, alert, eventually, rig, windows
 
 Answer = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -72,80 +65,6 @@ def cloud(url: str, **settings: Any) -> Cloud:
     made = Cloud(CloudSettings(url=url, **settings), context)
     assert context.problems == []
     return made
-
-
-def windows(*averages: float | None) -> Frame:
-    n = np.arange(len(averages), dtype=np.int64)
-    return Frame(n * 10**9, np.zeros(len(n), np.int32), n, {"average": column("float", averages)}, NO_PROGRESS)
-
-
-def alert() -> Frame:
-    n = np.zeros(1, np.int64)
-    return Frame(n, np.zeros(1, np.int32), n, {"state": Column(np.array(["firing"], object))}, NO_PROGRESS)
-
-
-class Enqueued:
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, int, bool]] = []
-
-    def enqueue(self, sink: str, stream: str, frame: Frame, *, keep: bool) -> None:
-        self.rows.append((stream, len(frame), keep))
-
-    def record(self, stream: str, frame: Frame) -> None: ...
-    def append(self, path: Path, data: bytes, header: bytes = b"") -> None: ...
-
-
-class Rig:
-    """The sink with a real outbox and its courier; pauses are a hundredth of what they would be."""
-
-    def __init__(self, folder: Path, sink: Cloud) -> None:
-        self.sink = sink
-        self.store = Store(folder, "process")
-        self.delivery = Delivery(
-            {"cloud": sink}, self.store, RealClock(), sink.context.keys, SCHEMAS, random_=random.Random(1)
-        )
-
-    async def put(self, stream: str, frame: Frame) -> None:
-        keep = SCHEMAS[stream].role == "alerts"
-        await self.store.write(lambda db: outbox.put(db, "cloud", stream, frame, keep=keep, clock=1))
-        self.delivery.wake()
-
-    async def status(self) -> dict[str, Any]:
-        (status,) = await self.delivery.status()
-        return status
-
-    async def until(self, **wanted: Any) -> None:
-        for _ in range(500):
-            status = await self.status()
-            if all(status[k] == v for k, v in wanted.items()):
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError(status)
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never came to hold")
-
-
-@asynccontextmanager
-async def rig(folder: Path, sink: Cloud) -> AsyncIterator[Rig]:
-    made = Rig(folder, sink)
-    await made.delivery.start()
-    try:
-        yield made
-    finally:
-        await made.delivery.close(0.0)
-        made.store.close()
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.reconnect.FIRST_S", 0.01)
-    monkeypatch.setattr("pipeline.reconnect.LONGEST_S", 0.05)
 
 
 async def test_the_wire_form(tmp_path: Path) -> None:
@@ -327,3 +246,85 @@ async def test_no_secret_is_shown(tmp_path: Path) -> None:
         await r.until(state="retrying")
         assert "secret" not in str(await r.status())
         assert "127.0.0.1:1" in (await r.status())["last_error"]
+
+
+async def test_another_form(tmp_path: Path) -> None:
+    """Rows as the receiver wants them, and what stands around them; a retry is the same bytes."""
+    peer = Peer()
+    peer.answers = [web.Response(status=500)]
+    template = TemplateSettings(
+        row={"sensor": "{id}", "v": "{average}", "note": "{stream}: {average:.1f}"},
+        body={"site": "greenhouse", "batch": "{batch}", "count": "{count}", "readings": "{rows}"},
+    )
+    async with serving(peer) as url, rig(tmp_path, cloud(url, template=template)) as r:
+        await r.put("ten_seconds", windows(51.5, None))
+        await r.until(sent=2, waiting=0)
+    (headers, body), again = peer.requests
+    assert again[1] == body
+    assert headers["Content-Type"] == "application/json"
+    assert peer.rows() == [
+        {
+            "site": "greenhouse",
+            "batch": headers["Idempotency-Key"],
+            "count": 2,
+            "readings": [{"sensor": "s1", "v": 51.5, "note": "ten_seconds: 51.5"}, {"sensor": "s1"}],
+        }
+    ]
+
+
+async def test_a_second_try_is_signed_anew_and_is_the_same(tmp_path: Path) -> None:
+    peer = Peer()
+    peer.answers = [web.Response(status=500)]
+    sign = SignSettings(key="d7", secret=Secret("shared"))
+    async with serving(peer) as url, rig(tmp_path, cloud(url, sign=sign)) as r:
+        await r.put("ten_seconds", windows(1))
+        await r.until(sent=1, waiting=0)
+    assert len({(h["Idempotency-Key"], body) for h, body in peer.requests}) == 1
+    assert all(h["Headwater-Signature"].startswith("v1=") for h, _ in peer.requests)
+
+
+async def test_where_the_first_address_takes_nothing_the_next_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same try, under the same key; what took the last batch is asked first, until it is time to go back."""
+    first, second = Peer(), Peer()
+    first.answers = [web.Response(status=503)]
+    async with serving(first) as url, serving(second) as other, rig(tmp_path, cloud(url, fallback=(other,))) as r:
+        await r.put("ten_seconds", windows(1))
+        await r.until(sent=1, attempts=0, last_error=None)
+        await r.put("ten_seconds", windows(2))
+        await r.until(sent=2)
+        monkeypatch.setattr("sinks.cloud.RETURN_S", 0.0)
+        await r.put("ten_seconds", windows(3))
+        await r.until(sent=3)
+    assert first.requests[0][0]["Idempotency-Key"] == second.requests[0][0]["Idempotency-Key"]
+    assert [row["average"] for i in range(2) for row in first.rows(i)] == [1, 3]
+    assert [row["average"] for i in range(2) for row in second.rows(i)] == [1, 2]
+
+
+async def test_a_refusal_of_the_first_address_holds_for_all(tmp_path: Path) -> None:
+    """What one will never take is not offered to the next."""
+    first, second = Peer(), Peer()
+    first.answers = [web.Response(status=422)]
+    async with serving(first) as url, serving(second) as other, rig(tmp_path, cloud(url, fallback=(other,))) as r:
+        await r.put("ten_seconds", windows(1))
+        await r.until(failed=1, waiting=0)
+    assert second.requests == []
+
+
+async def test_where_all_fail_each_is_told(tmp_path: Path) -> None:
+    sink = cloud("http://127.0.0.1:1/a", fallback=("http://127.0.0.1:2/b?token=hidden",))
+    async with rig(tmp_path, sink) as r:
+        await r.put("ten_seconds", windows(1))
+        await r.until(state="retrying")
+        told = (await r.status())["last_error"]
+    assert "127.0.0.1:1/a" in told
+    assert "127.0.0.1:2/b" in told
+    assert "hidden" not in told
+
+
+def test_a_wrong_template_is_told() -> None:
+    context = SinkContext("cloud", SCHEMAS, KeyTable())
+    template = TemplateSettings(row={"a": {"v": "{averag}"}}, body={"rows": "none"})
+    Cloud(CloudSettings(url="http://x/", fallback=("x",), template=template), context)
+    assert [setting for setting, _ in context.problems] == ["fallback.0", "template.row.a.v", "template.body"]
