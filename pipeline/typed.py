@@ -6,6 +6,7 @@ What codecs of typed formats share (json, msgpack, cbor, influx, senml, path, sp
 from __future__ import annotations
 
 import gc
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -37,6 +38,9 @@ _GOT = {
     "array": "a list",
     "object": "an object",
     "Nonsense": "what is none",
+    "Ext": "an extension",
+    "ext": "an extension",
+    "datetime": "a time",
 }
 _SAID = {**_GOT, "string": "text"}
 _NAMES: dict[type, str] = {int: "int", float: "float", bool: "bool", type(None): "null", list: "array", dict: "object"}
@@ -107,7 +111,7 @@ class Typed:
         if isinstance(error, RecursionError):
             return "nested too deeply"
         if not isinstance(error, msgspec.ValidationError):
-            return f"not {self.form}: {text.removeprefix(f'{self.form} is malformed: ')}"
+            return f"not {self.form}: {text.partition(' is malformed: ')[2] or text}"
         name = path.rstrip("`").removeprefix(".")
         if missing := re.fullmatch(r"Object missing required field `(.+)`", text):
             return f"{missing[1]}: missing"
@@ -131,7 +135,7 @@ class Typed:
             for i, (name, field) in enumerate(self.fields.items())
         }
         decoded = Decoded(np.empty(0, np.int32) if keys is None else keys, times, columns, counts, refused)
-        return without(bad, decoded, lambda row: msgspec.json.encode(_plainly(rows[row])).decode())
+        return without(bad, decoded, lambda row: shown(_by_name(rows[row])))
 
     def lists(
         self,
@@ -148,7 +152,7 @@ class Typed:
         bad: dict[int, str] = {}
         codes: Array = np.empty(0, np.int32)
         if self.settings.key is not None:
-            self._fit(self.settings.key, {str, int}, ["str", "int"], keys, "-", bad)
+            self._fit(self.settings.key, {str, int}, ["int", "str"], keys, "-", bad)
             codes = self._codes(keys, bad)
         times = None if self.settings.time is None else self._times(stamps, bad, unit, checked=False)
         columns = {}
@@ -274,11 +278,18 @@ def expected(name: str, kinds: Sequence[str], value: Any) -> str:
     return _expected(name, kinds, _NAMES.get(type(value), type(value).__name__))
 
 
-def _plainly(row: Any) -> Any:
-    """A reading as JSON can show it."""
-    shown = msgspec.structs.asdict(row)
+def _by_name(row: Any) -> dict[str, Any]:
+    values = msgspec.structs.asdict(row)
     names = dict(zip(row.__struct_fields__, row.__struct_encode_fields__, strict=True))
-    return {names[name]: v if isinstance(v, str | float | bool | None) else str(v) for name, v in shown.items()}
+    return {names[name]: value for name, value in values.items()}
+
+
+def shown(row: Mapping[str, Any]) -> str:
+    """A reading for people to look at."""
+    try:
+        return json.dumps(row, default=str, ensure_ascii=False, separators=(",", ":"))
+    except ValueError:  # Python refuses to write out very long numbers
+        return f"{{{', '.join(row)}}}"
 
 
 def _holds(kind: str, value: Any) -> bool:

@@ -13,7 +13,7 @@ from msgspec import Meta
 from pipeline.component import Context, Decoded, ReadingSettings, Refused, Settings
 from pipeline.problem import did_you_mean
 from pipeline.reading import options_of
-from pipeline.typed import EMPTY, RAW, UNREADABLE, Typed, Unhurried, expected
+from pipeline.typed import EMPTY, RAW, UNREADABLE, Typed, Unhurried, expected, shown
 
 EACH = "*"  # the step of a path that takes every element of a list; a name is ("*",), a place an int
 _STEP = re.compile(r'\.?([^.\[\]"*]+)|\[(-?\d{1,9})\]|\["([^"]*)"\]|\[(\*)\]')
@@ -177,7 +177,7 @@ class Path(Typed):
         stamps = columns.get(self.settings.time, []) if self.settings.time is not None else []
 
         def raw(row: int) -> str:
-            return json.dumps({name: values[row] for name, values in columns.items()}, default=str)
+            return shown({name: values[row] for name, values in columns.items()})
 
         return self.lists(keys, stamps, columns, counts, refused, raw)
 

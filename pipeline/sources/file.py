@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, BinaryIO
 
 import numpy as np
@@ -30,7 +30,7 @@ class FileSettings(ReadingSettings, frozen=True, kw_only=True):
 
 
 class File(CodecSource):
-    """The lines of a file (NDJSON or CSV, by `format`), from the first to the last.
+    """The lines of a file (or the items of a binary one, by `format`), from the first to the last.
 
         [sources.recorded]
         type = "file"
@@ -57,6 +57,10 @@ class File(CodecSource):
             self.codec.clock = None  # after a crash a part is read again, and must be dated as before
         self.pattern = str(context.folder / settings.path)
         self.done = self.total = 0
+        # A binary format has no lines, and says itself how far it is whole.
+        self._by_itself: Callable[[bytes], int] | None = getattr(self.codec, "whole", None)
+        if self._by_itself is not None and settings.speed:
+            context.problem("speed", "needs a format of lines")
         if settings.speed < 0:
             context.problem("speed", "must not be negative")
         if settings.follow and glob.has_magic(settings.path):
@@ -121,13 +125,20 @@ class File(CodecSource):
     def _lines_of(self, handle: Any, size: int) -> bytes:
         """Whole lines, about `size` bytes of them; of a line that is too long, a piece; at the end, what is left."""
         data: bytes = handle.read(size)
-        cut = data.rfind(b"\n") + 1
-        while not cut and len(data) < MAX_LINE and (more := handle.read(CHUNK)):
+        cut = self._whole(data)
+        lines = self._by_itself is None
+        while lines and not cut and len(data) < MAX_LINE and (more := handle.read(CHUNK)):
             cut = len(data) + more.find(b"\n") + 1 if b"\n" in more else 0
             data += more
         if cut and len(data) == size:
             return data[:cut]
         return data if not cut or not handle.read(1) else data[:cut]
+
+    def _whole(self, data: bytes) -> int:
+        """How much of it are whole readings: lines, if the format does not say otherwise."""
+        if self._by_itself is not None:
+            return self._by_itself(data)
+        return data.rfind(b"\n") + 1
 
     def _header(self, handle: Any) -> bytes:
         """The line atop a file whose format has one; it goes before every chunk."""
@@ -173,7 +184,7 @@ class File(CodecSource):
                 place = place.moved(handle, len(header) if header.endswith(b"\n") else 0)
             handle.seek(place.offset)
             data = handle.read(CHUNK)
-            cut = data.rfind(b"\n") + 1 or (len(data) if len(data) >= CHUNK else 0)
+            cut = self._whole(data) or (len(data) if len(data) >= CHUNK else 0)
             if not cut and last_look:
                 cut = len(data)  # nobody will end this line
             if cut:

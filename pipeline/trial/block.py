@@ -441,9 +441,14 @@ def _lines(source: Source, path: Path) -> list[Payload]:
     """The lines of a file as payloads, each with the header of a format that has one."""
     if not path.is_file():
         return []
-    lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.strip()]
+    data = path.read_bytes()
+    codec: Any = getattr(source, "codec", None)
+    if hasattr(codec, "whole"):  # of a binary format
+        lines = codec.readings(data)
+    else:
+        lines = [line for line in data.splitlines(keepends=True) if line.strip()]
     header = b""
-    if lines and getattr(getattr(source, "codec", None), "has_header", False):
+    if lines and getattr(codec, "has_header", False):
         header, *lines = lines
     made = [source.again(header + line if header else line, "") for line in lines]
     return [payload for payload in made if payload is not None]

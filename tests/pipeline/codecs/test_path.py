@@ -55,7 +55,7 @@ def test_a_field_without_a_path_is_found_by_its_name() -> None:
         ('{"sensors": [{"id": "a", "v": 1}, {"id": "b"}, {"v": 2}, {"id": "c", "v": "hot"}]}',
          [(1, "v: missing"), (2, "id: missing"), (3, "v: expected a number, got text")]),
         ('{"sensors": [{"id": 1.5, "v": true}, 7]}',
-         [(0, "id: expected text or a whole number, got a number"), (1, "id: missing")]),
+         [(0, "id: expected a whole number or text, got a number"), (1, "id: missing")]),
         ('{"sensors": [{"id": "a", "v": null}, {"id": "", "v": 1}, {"id": "a", "v": {}}]}',
          [(0, "v: missing"), (1, "the key is empty or longer than 500 characters"), (2, "v: expected a number, got an object")]),
         ('{"sensors": [{"id": "a", "v": 1' + "0" * 400 + "}]}", [(0, "v: beyond 64 bits")]),
