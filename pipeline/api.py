@@ -254,11 +254,21 @@ class Health(Struct, kw_only=True):
     ready: bool
     uptime_seconds: float
     step: int
+    reloads: Annotated[int, Meta(description="Times that a changed pipeline file took over.")]
     flash: Flash
 
 
 class Ready(Struct):
     ready: bool
+
+
+class Reload(Struct, omit_defaults=True):
+    only_plan: Annotated[bool, Meta(description="Say what would change, and change nothing.")] = False
+
+
+class Reloading(Struct):
+    plan: Annotated[list[str], Meta(description="What becomes of each node that is not as it was.")]
+    reloads: Annotated[int, Meta(description="As in /health, until the file has taken over: then one more.")]
 
 
 # --- how a route carries its description ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ keeps its state, what has not starts anew.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 import msgspec
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("headwater")
 
 
-def recover(engine: Engine, make_old: Any) -> list[str]:
-    """Bring a new engine to where the state folder is. `make_old(text)` makes an engine of an earlier pipeline file.
+class Recovered(NamedTuple):
+    plan: list[str]  # a line for each node whose state is not simply kept
+    moved: dict[str, Any] | None  # the state after a change of the file, which nothing on the disk has yet
 
-    The answer is the plan: a line for each node whose state is not simply kept. StateInUse if the journal cannot be read.
+
+def recover(engine: Engine, make_old: Any) -> Recovered:
+    """Bring a new engine to where the state folder is; nothing is written. `make_old(text)` makes an engine of an earlier
+    pipeline file. StateInUse if the journal cannot be read.
     """
     db = engine.store.connection
     moved: dict[str, Any] | None = None
@@ -47,11 +51,10 @@ def recover(engine: Engine, make_old: Any) -> list[str]:
             plan = _move(engine, make_old, before, step, states, journal, db)
             moved = engine.snapshot()
         _settle(engine, db)
-    _begin(engine, moved)
-    return plan
+    return Recovered(plan, moved)
 
 
-def _begin(engine: Engine, moved: dict[str, Any] | None) -> None:
+def begin(engine: Engine, moved: dict[str, Any] | None) -> None:
     """What a start writes, by the writer: a full disk holds it up like any other commit.
 
     In two transactions before that of the first step: only what the database knows of a file can be cut off, so how long
@@ -124,18 +127,13 @@ def _move(
         _replay(engine, step, {".engine": states[".engine"]} if states else {}, [], db)
         return ["the pipeline file has changed and the one before it cannot be loaded: all operators start anew"]
     _replay(old, step, states, journal, db)
-    prints, new_prints = fingerprints(old.graph), fingerprints(engine.graph)
     states = old.snapshot()
     plan = _not_understood(old)
-    for node in sorted(prints.keys() | new_prints.keys()):
-        if prints.get(node) == new_prints.get(node):
-            continue
-        states.pop(node, None)
-        states.pop(f"{node}.merge", None)
-        states.pop(f"{node}.latest", None)
-        states.pop(f"{node}.alerts", None)
-        what = "gone" if node not in new_prints else "new" if node not in prints else "changed: starts anew"
-        plan.append(f"{node}: {what}")
+    for change in changes(old.graph, engine.graph):
+        plan.append(str(change))
+        if not change.keeps:
+            for part in ("", ".merge", ".latest", ".alerts"):
+                states.pop(change.node + part, None)
     engine.restore(states)
     engine.number = old.number
     for name, intake in engine.intakes.items():
@@ -143,17 +141,61 @@ def _move(
     return plan
 
 
+class Change(NamedTuple):
+    """What becomes of a node when the file is exchanged."""
+
+    node: str
+    what: str
+    keeps: bool = False  # its state stays
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.what}"
+
+
+def changes(old: Graph, new: Graph) -> list[Change]:
+    """Each node that is not as it was; of all others the state is kept."""
+    before, after = fingerprints(old), fingerprints(new)
+    found = []
+    for node in sorted(before.keys() | after.keys()):
+        if node not in after:
+            found.append(Change(node, "gone"))
+        elif node not in before:
+            found.append(Change(node, "new"))
+        elif before[node] != after[node]:
+            stateless = new.config.nodes[node].kind == "sink"  # what waits in its buffer is no state of the graph
+            found.append(Change(node, "changed" if stateless else "changed: starts anew", stateless))
+        elif _settings(old, node) != _settings(new, node):
+            found.append(Change(node, "changed: keeps its state", keeps=True))
+    return found
+
+
 def fingerprints(graph: Graph) -> dict[str, tuple[Any, ...]]:
     """What the state of each node depends on."""
     prints = {}
     for name, node in graph.config.nodes.items():
-        settings = msgspec.to_builtins(node.settings, enc_hook=str)
-        for shown_only in getattr(node.component, "presentation", ()):
-            settings.pop(shown_only, None)
+        settings = _settings(graph, name)
+        for setting in (*getattr(node.component, "presentation", ()), *getattr(node.component, "adapts", ())):
+            _leave_out(settings, setting.split("."))
         beside = [stream for streams in node.sides.values() for stream in streams]
-        inputs = tuple((i, repr(graph.streams.get(i))) for i in (*node.inputs, *beside))
-        prints[name] = (node.kind, node.type, repr(settings), inputs)
+        streams = tuple((i, repr(graph.streams.get(i))) for i in (*node.inputs, *beside, name))
+        prints[name] = (node.kind, node.type, repr(settings), streams)
     return prints
+
+
+def _settings(graph: Graph, node: str) -> Any:
+    return msgspec.to_builtins(graph.config.nodes[node].settings, enc_hook=str)
+
+
+def _leave_out(settings: Any, path: list[str]) -> None:
+    """Of `levels.*.when` the star stands for every name."""
+    first, *rest = path
+    if not isinstance(settings, dict):
+        return
+    for name in list(settings) if first == "*" else [first]:
+        if rest:
+            _leave_out(settings.get(name), rest)
+        else:
+            settings.pop(name, None)
 
 
 def _settle(engine: Engine, db: apsw.Connection) -> None:

@@ -18,8 +18,8 @@ from pipeline.graph import Graph
 from pipeline.journal.commit import DAMAGED, RETRY_S, StateDamaged, Store, passes
 from pipeline.journal.schema import DATABASE
 from pipeline.problem import ConfigError
-from pipeline.recovery import recover
-from pipeline.services import EngineServices
+from pipeline.recovery import begin, recover
+from pipeline.services import EngineServices, Reloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,7 @@ class Pipeline:
         self.server: Any = None
         self.on_start: Callable[[Pipeline], None] = lambda _: None
         self.on_plan: Callable[[list[str]], None] = lambda _: None  # what a changed file makes of each node's state
+        self.reloads: Reloads | None = None  # None: nobody can exchange its file
         self._stopping = False
 
     def stop(self) -> None:
@@ -98,25 +99,31 @@ class Pipeline:
             if sink.needs_server:
                 for stream in sink.context.inputs:
                     engine.keep_latest(stream)
-        self.on_plan(recover(engine, self._earlier))
+        recovered = recover(engine, self._earlier)
+        self.on_plan(recovered.plan)
         engine.outside.begin()
         delivery = self._delivery(store)
-        services = self.services = EngineServices(engine, delivery)
-        await self._serve(services)
-        await engine.begun()
-        tasks = [asyncio.create_task(self._feed(i), name=f"source {i.name}") for i in engine.intakes.values()]
-        tasks.append(asyncio.create_task(self._watch_files(engine), name="files beside the streams"))
-        tasks.append(asyncio.create_task(self._compact(engine), name="compactor"))
-        if delivery is not None:
-            await delivery.start()
-            engine.published.append(lambda writes, _: delivery.wake() if writes.outbox else None)
-            engine.blocked = delivery.blocked
-            delivery.freed = engine.wake  # or a second would pass before it looks
-        services.ready = True
-        self.on_start(self)
-        if self._stopping:
-            engine.stop()
+        services = self.services = EngineServices(engine, delivery, self.reloads)
+        await self._mount(services)
+        tasks: list[asyncio.Task[None]] = []
         try:
+            # What can fail has not: from here on the state folder is this file's.
+            begin(engine, recovered.moved)
+            await engine.begun()
+            if self.server is not None:
+                await self.server.start()
+            tasks += [asyncio.create_task(self._feed(i), name=f"source {i.name}") for i in engine.intakes.values()]
+            tasks.append(asyncio.create_task(self._watch_files(engine), name="files beside the streams"))
+            tasks.append(asyncio.create_task(self._compact(engine), name="compactor"))
+            if delivery is not None:
+                await delivery.start()
+                engine.published.append(lambda writes, _: delivery.wake() if writes.outbox else None)
+                engine.blocked = delivery.blocked
+                delivery.freed = engine.wake  # or a second would pass before it looks
+            services.ready = True
+            self.on_start(self)
+            if self._stopping:
+                engine.stop()
             await engine.run()
             if delivery is not None and not self._stopping:
                 await delivery.drain(DRAIN_S)
@@ -141,8 +148,8 @@ class Pipeline:
 
         return Delivery(sinks, store, self.clock, self.graph.keys, self.graph.streams)
 
-    async def _serve(self, services: EngineServices) -> None:
-        """Mount what needs the server, and open it; nothing is opened for a pipeline that needs none."""
+    async def _mount(self, services: EngineServices) -> None:
+        """Mount what needs the server, and take its address; nothing is opened for a pipeline that needs none."""
         parts: list[Source | Sink] = [*self.graph.sources.values(), *self.graph.sinks.values()]
         for part in parts:
             part.context.services = services
@@ -156,7 +163,7 @@ class Pipeline:
             part.context.server = self.server
             part.mount(self.server)
         openapi.mount(self.server, self.config.pipeline.name)
-        await self.server.start()
+        await self.server.take_address()
 
     async def _watch_files(self, engine: Engine) -> None:
         await engine.outside.watch()
@@ -199,6 +206,14 @@ def look(path: Path) -> tuple[Config, Graph]:
 
     config = load(path)
     return config, Graph(config, KeyTable(limit=config.pipeline.max_keys), RealClock())
+
+
+def made(config: Config) -> tuple[Config, Graph]:
+    """A file that was run before, once more: its parts hold what they were used for."""
+    from pipeline.config import loads
+
+    again = loads(config.text, config.path)
+    return again, Graph(again, KeyTable(limit=again.pipeline.max_keys), RealClock())
 
 
 def check(path: Path) -> tuple[Config, Graph]:

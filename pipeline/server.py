@@ -124,8 +124,9 @@ class HttpServer:
 
     # --- from start to close ---
 
-    async def start(self) -> None:
-        """OSError if the address cannot be had, or the certificate cannot be used."""
+    async def take_address(self) -> None:
+        """So that what can fail has: until `start` nobody can connect. OSError if the address cannot be had, or the
+        certificate cannot be used."""
         if self.settings.tls:
             self._tls = _trusted(self.settings.tls)
             self._used = _changed(self.settings.tls)
@@ -146,11 +147,19 @@ class HttpServer:
                 ssl=self._tls,
                 ssl_handshake_timeout=self.limits.handshake_s if self._tls else None,
                 backlog=self.limits.connections,
+                start_serving=False,
             )
         except OSError as error:
             await self.close()
             raise OSError(f"cannot listen on {self.host}:{self.port}: {error.strerror or error}") from error
         self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def start(self) -> None:
+        """Answer; OSError as above, where the address was not taken before."""
+        if self._listener is None:
+            await self.take_address()
+        assert self._listener is not None
+        await self._listener.start_serving()
         self._watching = asyncio.create_task(self._watch(), name="connections")
 
     def renew(self) -> None:

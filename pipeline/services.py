@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo, Table
+from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo, Table, Unanswerable
 from pipeline.flash import Budget
 from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, empty
 from pipeline.journal import alerts, dead, history, points
@@ -27,11 +28,22 @@ if TYPE_CHECKING:
 Metric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
 
 
+@dataclass
+class Reloads:
+    """How the pipeline file of a running process is exchanged, and what became of that."""
+
+    plan: Callable[[], list[str]]  # what the file as it is now would change; ConfigError if it cannot be run
+    begin: Callable[[], None]  # have it take over; ConfigError as well
+    count: int = 0  # times that one has
+    failure: str = ""  # why the last one that was tried has not
+
+
 class EngineServices:
     """Answers from what is durable; questions to the disk run in the readers' threads."""
 
-    def __init__(self, engine: Engine, delivery: Delivery | None) -> None:
+    def __init__(self, engine: Engine, delivery: Delivery | None, reloads: Reloads | None = None) -> None:
         self.engine = engine
+        self.reloads = reloads
         self.outbox = delivery
         self.started = time.monotonic()
         self.ready = False
@@ -156,6 +168,14 @@ class EngineServices:
         told = [{"id": id_, "reason": why} for id_, why in sorted(failed.items())]
         return {"replayed": len(wanted) - len(failed), "failed": told}
 
+    def reload(self, *, only_plan: bool) -> list[str]:
+        if self.reloads is None:
+            raise Unanswerable("this pipeline was started without a file, and has none to take over")
+        plan = self.reloads.plan()
+        if not only_plan:
+            self.reloads.begin()
+        return plan
+
     def health(self) -> dict[str, Any]:
         """`status` is "ok" or "degraded"; `reasons` say why."""
         reasons = [f"{i.name}: {i.failure}" for i in self.engine.intakes.values() if i.failure]
@@ -167,6 +187,8 @@ class EngineServices:
         for damaged in self.set_aside:
             if damaged.exists():
                 reasons.append(f"a damaged database was set aside as {damaged.name}: look at it, then move it away")
+        if self.reloads is not None and self.reloads.failure:
+            reasons.append(f"the pipeline file was not taken over, the one before it runs: {self.reloads.failure}")
         unsure = self.engine.arrivals.unsure(self.engine.clock.wall())
         if unsure:
             reasons.append(
@@ -182,6 +204,7 @@ class EngineServices:
             "ready": self.ready,
             "uptime_seconds": round(time.monotonic() - self.started, 3),
             "step": self.engine.number,
+            "reloads": self.reloads.count if self.reloads is not None else 0,
             "flash": self.flash.told(),
         }
 

@@ -122,12 +122,19 @@ class Alert(Operator):
     `message`: text with `{field}` or `{field:format}`; the names above go before fields; a missing value
     reads "missing".
     At the limit: keys of `expect` beyond `max_keys` are not watched; groups beyond it share one.
-    State: by key and level, whether it is set; of keys that are not at rest, since when, and the fields to show.
+    State: by key and level, whether it is set; of keys that are not at rest, since when, and the fields to show. When only
+    conditions are changed (over the same fields) it is kept: what fires goes on, and the new conditions end it.
     Memory: 1 byte for each key and level, 9 for `silent_for`, 17 for `rate`, 1 for each 8 of `inhibit`, and about 1,000 for
     each key that fires or waits.
     """
 
     presentation = ("message",)  # settings that no state depends on
+    adapts = (
+        "when",
+        "clear",
+        "levels.*.when",
+        "levels.*.clear",
+    )  # what is set stays set until the new ones say otherwise
     sides: ClassVar[tuple[str, ...]] = ("inhibit",)
 
     def __init__(self, settings: AlertSettings, context: OperatorContext) -> None:

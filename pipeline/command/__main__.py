@@ -18,6 +18,7 @@ COMMANDS = {
     "graph": "show the graph of a pipeline file",
     "query": "look into the history that a pipeline keeps, running or not",
     "dead": "list dead letters (what was refused or failed, and why), or replay them",
+    "reload": "have the running pipeline take over its changed file, and show what that changes",
     "components": "tell what sources, codecs, operators and sinks there are, and their settings",
     "schema": "print the JSON Schema of pipeline files, for an editor",
     "doctor": "look at the state folder of a pipeline, running or not",

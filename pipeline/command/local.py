@@ -23,10 +23,12 @@ def url(config: Config) -> str:
     return f"{'https' if config.server.tls else 'http'}://{shown}:{port}"
 
 
-def ask(config: Config, path: str, body: Any = None, *, why: str, timeout: float = ANSWER_S) -> Any:
+def ask(
+    config: Config, path: str, body: Any = None, *, why: str, timeout: float = ANSWER_S, refused: bool = False
+) -> Any:
     """What is answered to a GET or, with a body, to a POST. Silent if nothing does, or not with 200.
 
-    `why`: what it takes a running pipeline for.
+    `why`: what it takes a running pipeline for. `refused`: another status than 200 is an answer, too (as of /health).
     """
     from urllib import request
     from urllib.error import HTTPError
@@ -43,6 +45,8 @@ def ask(config: Config, path: str, body: Any = None, *, why: str, timeout: float
         with opener.open(request.Request(url(config) + path, data, headers), timeout=timeout) as response:
             return json.loads(response.read())
     except HTTPError as error:
+        if refused and error.headers.get_content_type() == "application/json":
+            return json.loads(error.read())
         raise Silent(f"{url(config)} answers {error.code}: {_said(error.read())}") from None
     except (OSError, ValueError) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error

@@ -56,16 +56,27 @@ def _loop_factory(graph: Graph) -> Callable[[], asyncio.AbstractEventLoop] | Non
     return factory
 
 
+TRIAL_S = 30.0  # a pipeline that fails so soon after it took over gives way to the one before
+ANSWER_S = 0.05  # until an asked-for reload begins: so that the answer gets out
+
+
 class _Run:
     """One life of the command: a pipeline, and after a reload or a damaged database the next one."""
 
     def __init__(self, file: Path, config: Config, graph: Graph, *, show_progress: bool) -> None:
         from pipeline.run import Pipeline
+        from pipeline.services import Reloads
 
         self.file = file
+        self.reloads = Reloads(self._plan, self._reload_soon)
         self.pipeline = Pipeline(config, graph)
+        self.pipeline.reloads = self.reloads
         self.show_progress = show_progress
         self.next: Pipeline | None = None  # takes over once this one has stopped
+        self.before: Config | None = None  # of the pipeline that this one took over from
+        self.began = time.monotonic()
+        self.failure = ""  # why the pipeline ended
+        self.stopped = False
 
     async def until_it_ends(self) -> int:
         """The exit status."""
@@ -75,34 +86,70 @@ class _Run:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         while True:
             status = await self._one(self.pipeline)
+            if self.next is None and status == 1 and not self.stopped:
+                self._go_back()
             if self.next is None:
                 return status
             self.pipeline, self.next = self.next, None
 
     def _stop(self) -> None:
-        self.next = None
+        self.next, self.stopped = None, True
         self.pipeline.stop()
+
+    # --- another file ---
 
     def _reload(self) -> None:
         """The file as it is now takes over between two steps; one with problems changes nothing."""
         from pipeline.problem import ConfigError
 
         try:
-            self.next = self._made_again()
+            self._take_over(self._made_again())
         except ConfigError as error:
             log.error("not reloaded, the pipeline goes on as it was:\n%s", error)
+
+    def _reload_soon(self) -> None:
+        made = self._made_again()
+        asyncio.get_running_loop().call_later(ANSWER_S, self._take_over, made)
+
+    def _take_over(self, made: Pipeline) -> None:
+        if self.stopped:
             return
+        self.before, self.next = self.pipeline.config, made
+        self.reloads.failure = ""
+        self.began = time.monotonic()
         self.pipeline.stop()
 
-    def _made_again(self) -> Pipeline:
-        from pipeline.run import Pipeline, check
+    def _plan(self) -> list[str]:
+        from pipeline.recovery import changes
 
-        return Pipeline(*check(self.file))
+        return [str(change) for change in changes(self.pipeline.graph, self._made_again().graph)]
+
+    def _made_again(self) -> Pipeline:
+        from pipeline.run import check
+
+        return self._made(*check(self.file))
+
+    def _made(self, config: Config, graph: Graph) -> Pipeline:
+        from pipeline.run import Pipeline
+
+        made = Pipeline(config, graph)
+        made.reloads = self.reloads
+        return made
+
+    def _go_back(self) -> None:
+        """The one before takes over again, if this one has failed within its trial."""
+        from pipeline.run import made
+
+        if self.before is None or time.monotonic() - self.began > TRIAL_S:
+            return
+        self.reloads.failure = self.failure
+        log.error("the changed file fails and the one before takes over again: %s", self.failure)
+        self.next, self.before = self._made(*made(self.before)), None
 
     async def _one(self, pipeline: Pipeline) -> int:
         from pipeline.journal.commit import StateDamaged, StateInUse
 
-        pipeline.on_start = _announce
+        pipeline.on_start = self._started
         pipeline.on_plan = _show_plan
         bar = asyncio.create_task(_progress(pipeline)) if self.show_progress else None
         try:
@@ -113,9 +160,11 @@ class _Run:
             print(error, file=sys.stderr)
             return 3
         except (OSError, ValueError) as error:
+            self.failure = str(error)
             print(f"headwater: {error}", file=sys.stderr)
             return 1
-        except Exception:
+        except Exception as error:
+            self.failure = f"{type(error).__name__}: {error}"
             log.exception("%s failed", pipeline.config.pipeline.name)
             return 1
         finally:
@@ -124,6 +173,12 @@ class _Run:
                 with contextlib.suppress(asyncio.CancelledError):
                     await bar
         return 0
+
+    def _started(self, pipeline: Pipeline) -> None:
+        if self.before is not None:
+            self.reloads.count += 1
+            self.reloads.failure = ""
+        _announce(pipeline)
 
     def _damaged(self, error: Exception) -> int:
         from pipeline.journal.commit import set_aside

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from pipeline import arrow
-from pipeline.api import Question
+from pipeline.api import Question, Reload
 from pipeline.component import RowsQuery
 from pipeline.frame import Frame, Ints, Schema, instant_text
 from pipeline.problem import did_you_mean
@@ -135,6 +135,18 @@ def letters(body: bytes) -> tuple[list[int] | None, str | None]:
     if "all" in asked and asked["all"] is not True:
         raise HttpProblem(400, "all: true, or leave it out", parameter="all")
     return ids, node
+
+
+def reload(body: bytes) -> Reload:
+    """`{}` or `{"only_plan": true}`; no body is the first."""
+    try:
+        asked = msgspec.json.decode(body or b"{}", type=Reload)
+        unknown = msgspec.json.decode(body or b"{}").keys() - {"only_plan"}
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise HttpProblem(400, f'the body is {{}} or {{"only_plan": true}}: {error}') from None
+    if unknown:
+        raise HttpProblem(400, f'unknown: {", ".join(sorted(unknown))}; there is only "only_plan"')
+    return asked
 
 
 def sql(body: bytes) -> Question:

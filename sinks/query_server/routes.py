@@ -13,7 +13,7 @@ from aiohttp import web
 from pipeline.api import described
 from pipeline.component import Server, Services, StreamInfo, Unanswerable
 from pipeline.frame import KeyTable, Schema, instant_text
-from pipeline.problem import did_you_mean
+from pipeline.problem import ConfigError, did_you_mean
 from pipeline.web import HttpProblem, answer, latest_values, read_body
 from sinks.query_server import descriptions, page, questions
 from sinks.query_server.alerts import Alerts
@@ -47,6 +47,7 @@ def mount(server: Server, services: Services, inputs: dict[str, Schema], keys: K
         server.route("GET", path, handler)  # where a source has /data or /status, its answer is the one meant
     server.route("POST", "/api/dead/replay", routes.replay_dead)
     server.route("POST", "/api/query", routes.query)
+    server.route("POST", "/api/reload", routes.reload)
     Alerts(services, routes.inputs, keys, clock).mount(server)
     Live(services, routes.inputs, keys).mount(server)
     page.mount(server)
@@ -179,6 +180,21 @@ class Routes:
         if not self.services.health()["ready"]:
             raise HttpProblem(503, "the pipeline is starting or stopping", {"Retry-After": "1"})
         return answer(await self.services.replay_dead(ids, node))
+
+    @described(descriptions.RELOAD)
+    async def reload(self, request: web.Request) -> web.StreamResponse:
+        """What it changes; it begins when this is answered, and /health tells when it is done, or why it has failed."""
+        questions.only(request, ())
+        asked = questions.reload(await read_body(request, MOST_BYTES))
+        count = self.services.health()["reloads"]
+        try:
+            plan = self.services.reload(only_plan=asked.only_plan)
+        except ConfigError as error:
+            problems = [problem.as_dict() for problem in error.problems]
+            raise HttpProblem(409, f"the file has mistakes and changes nothing:\n{error}", problems=problems) from None
+        except Unanswerable as error:
+            raise HttpProblem(409, str(error)) from None
+        return answer({"plan": plan, "reloads": count})
 
     @described(descriptions.GRAPH)
     async def graph(self, request: web.Request) -> web.StreamResponse:

@@ -14,7 +14,7 @@ from pipeline.engine import Engine
 from pipeline.frame import NEVER, SECOND, Frame, KeyTable
 from pipeline.graph import Graph
 from pipeline.journal.commit import Store
-from pipeline.recovery import recover
+from pipeline.recovery import begin, recover
 
 FILE = """
 [pipeline]
@@ -65,7 +65,7 @@ class Rig:
         self.rows: list[tuple[Any, ...]] = []
         for name in ("lost", "hot"):
             self.graph.watch(name, self._came)
-        recover(self.engine, lambda text: None)
+        begin(self.engine, recover(self.engine, lambda text: None).moved)
         for intake in self.engine.intakes.values():
             intake.listen(clock.monotonic())
 

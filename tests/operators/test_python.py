@@ -21,7 +21,7 @@ from pipeline.frame import SECOND, Frame, KeyTable
 from pipeline.graph import Graph
 from pipeline.journal import dead
 from pipeline.journal.commit import Store
-from pipeline.recovery import recover
+from pipeline.recovery import begin, recover
 from pipeline.testing import READINGS, compact, frames, make, run
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples"  # of what the contract and the docstring name
@@ -234,7 +234,7 @@ class Rig:
         self.engine = Engine(config, self.graph, self.store, clock)
         self.out: list[float] = []
         self.graph.watch("own", self._came)
-        recover(self.engine, lambda text: None)
+        begin(self.engine, recover(self.engine, lambda text: None).moved)
 
     def _came(self, frame: Frame) -> None:
         self.out += frame["value"].tolist()

@@ -33,7 +33,7 @@ from pipeline.inbox import INBOX_PAYLOADS
 from pipeline.journal import dead, state
 from pipeline.journal.commit import StateInUse, Store
 from pipeline.nodes import Node
-from pipeline.recovery import recover
+from pipeline.recovery import begin, recover
 from pipeline.writes import Writes
 
 READINGS = Schema("id", {"value": Field("float")})
@@ -169,7 +169,9 @@ class Rig:
         self.clock = VirtualClock(1_800_000_000 * SECOND)
         self.store = Store(folder, "process")
         self.engine = self.make(text)
-        self.plan = recover(self.engine, self.make)
+        recovered = recover(self.engine, self.make)
+        self.plan = recovered.plan
+        begin(self.engine, recovered.moved)
         self.receipts: list[Receipt] = []
         self.total = self.engine.graph.edges["total"].operator
 

@@ -25,7 +25,7 @@ from pipeline.journal import dead, history, outbox, state
 from pipeline.journal.commit import Store
 from pipeline.journal.dead import LONGEST, Letter
 from pipeline.letters import frame_of
-from pipeline.recovery import recover
+from pipeline.recovery import begin, recover
 from pipeline.services import EngineServices
 
 FILE = """
@@ -96,7 +96,7 @@ class Rig:
         self.mended = mended
         self.engine: Any = None
         self.engine = self.make(text)
-        recover(self.engine, self.make)
+        begin(self.engine, recover(self.engine, self.make).moved)
         self.services = EngineServices(self.engine, None)
 
     def make(self, text: str) -> Engine:

@@ -21,7 +21,7 @@ from pipeline.frame import SECOND, Column, Frame, KeyTable, Schema
 from pipeline.graph import Graph
 from pipeline.journal.commit import Store
 from pipeline.outside import Outside
-from pipeline.recovery import recover
+from pipeline.recovery import begin, recover
 from pipeline.services import EngineServices
 
 FILE = """
@@ -58,7 +58,7 @@ class Rig:
         self.changes = 0
 
     def start(self) -> None:
-        recover(self.engine, lambda text: None)
+        begin(self.engine, recover(self.engine, lambda text: None).moved)
         self.engine.outside.begin()
 
     def _came(self, frame: Frame) -> None:

@@ -19,7 +19,7 @@ from pipeline.frame import SECOND, Column, Frame, KeyTable, Progress, Sided
 from pipeline.graph import Graph
 from pipeline.journal import dead
 from pipeline.journal.commit import Store
-from pipeline.recovery import recover
+from pipeline.recovery import begin, recover
 from pipeline.services import EngineServices
 from pipeline.testing import READINGS, Mark, Stream, run, streams
 
@@ -152,7 +152,7 @@ class Rig:
         self.engine = Engine(config, self.graph, self.store, clock)
         self.out: list[Any] = []
         self.graph.watch("heard", self._came)
-        recover(self.engine, lambda text: None)
+        begin(self.engine, recover(self.engine, lambda text: None).moved)
         self.services = EngineServices(self.engine, None)
 
     def _came(self, frame: Frame) -> None:
