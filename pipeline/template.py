@@ -10,17 +10,19 @@ from pipeline.frame import instant_text
 from pipeline.problem import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 MAX_WIDTH = 100  # of a formatted value: a message is a line
 _EXAMPLES: dict[str, Any] = {"float": 1.5, "int": 1}  # others are shown as text
 
 
 class Template:
-    """`kinds`: what may be named, and of which kind it is. `problems` says what is wrong with the text."""
+    """`kinds`: what may be named, and of which kind it is. `escape`: what is done to each value for the text to stay what it
+    is (an address). `problems` says what is wrong with the text."""
 
-    def __init__(self, text: str, kinds: Mapping[str, str]) -> None:
+    def __init__(self, text: str, kinds: Mapping[str, str], escape: Callable[[str], str] = str) -> None:
         self.kinds = kinds
+        self.escape = escape
         self.problems: list[str] = []
         self.names: list[str] = []
         self._parts: list[tuple[str, str | None, str]] = []  # text, then a name and its format
@@ -56,7 +58,7 @@ class Template:
         """The text with these values; a missing one reads "missing"."""
         text = ""
         for before, name, form in self._parts:
-            text += before if name is None else before + self._shown(values[name], self.kinds[name], form)
+            text += before if name is None else before + self.escape(self._shown(values[name], self.kinds[name], form))
         return text
 
     def _shown(self, value: Any, kind: str, form: str) -> str:
