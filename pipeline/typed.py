@@ -284,12 +284,12 @@ def _by_name(row: Any) -> dict[str, Any]:
     return {names[name]: value for name, value in values.items()}
 
 
-def shown(row: Mapping[str, Any]) -> str:
-    """A reading for people to look at."""
+def shown(value: Any) -> str:
+    """A reading, or what should have been one, for people to look at."""
     try:
-        return json.dumps(row, default=str, ensure_ascii=False, separators=(",", ":"))
-    except ValueError:  # Python refuses to write out very long numbers
-        return f"{{{', '.join(row)}}}"
+        return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
+    except (ValueError, TypeError, RecursionError):  # a very long number, names that are no text, itself within itself
+        return "(cannot be shown)"
 
 
 def _holds(kind: str, value: Any) -> bool:

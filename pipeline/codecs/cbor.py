@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import cbor2
 from msgspec import Meta
 
+from pipeline import items
 from pipeline.component import Context, Decoded, ReadingSettings, Refused, Settings
 from pipeline.reading import options_of
-from pipeline.typed import EMPTY, RAW, Typed, Unhurried, expected, shown
-
-# cbor2 calls these up for what it cannot read, of its own and of Python's.
-_UNREADABLE = (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError, MemoryError)
-
-
-TORN = "not CBOR: it ends too soon"
+from pipeline.typed import EMPTY, Typed, Unhurried, expected, shown
 
 
 class CborOptions(Settings, frozen=True):
@@ -82,35 +76,18 @@ class Cbor(Typed):
 
     def _items(self, payload: bytes) -> Iterator[tuple[Any, str]]:
         """Each item of a payload, or why there is none; those of an array by themselves."""
-        for found, _, why in self._sequence(payload):
+        for found, _, why in items.items(payload):
             if type(found) is list:
                 for each in found:
                     yield each, ""
             else:
                 yield found, why
 
-    def _sequence(self, data: bytes) -> Iterator[tuple[Any, int, str]]:
-        """The items that stand one after the other, each with where it ends; at last, if something is left, why it is none."""
-        stream = io.BytesIO(data)
-        decode = cbor2.CBORDecoder(stream).decode
-        at, size = 0, len(data)
-        while at < size:
-            try:
-                found = decode()
-            except cbor2.CBORDecodeEOF:
-                yield None, at, TORN
-                return
-            except _UNREADABLE as error:
-                yield None, size, f"not CBOR: {error}"[:RAW]
-                return
-            at = stream.tell()
-            yield found, at, ""
-
     def readings(self, payload: bytes) -> list[bytes]:
         """Each reading of a payload as one of its own; those of an array are written anew."""
         pieces: list[bytes] = []
         at = 0
-        for found, end, why in self._sequence(payload):
+        for found, end, why in items.items(payload):
             if type(found) is list and not why:
                 pieces += map(cbor2.dumps, found)
             else:
@@ -119,8 +96,8 @@ class Cbor(Typed):
         return pieces
 
     def whole(self, data: bytes) -> int:
-        """How many bytes from the start of a file are whole; what can never become whole counts as that, and is refused."""
-        return max((end for _, end, _ in self._sequence(data)), default=0)
+        """How many bytes from the start of a file are whole items."""
+        return items.whole(data)
 
     # --- rows to bytes ---
 

@@ -151,7 +151,7 @@ class Path(Typed):
         if isinstance(parent, _Wrong):
             return parent
         name = _shown(path[:-1]) or "reading"
-        return _Wrong(f"{name}: missing" if found is None else expected(name, ["array"], found), str(found)[:RAW])
+        return _Wrong(f"{name}: missing" if found is None else expected(name, ["array"], found), shown(found))
 
     def _values(self, levels: list[list[Any]], steps: Steps) -> list[Any]:
         level = max(i for i, prefix in enumerate(self._levels) if steps[: len(prefix)] == prefix)
