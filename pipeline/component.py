@@ -458,6 +458,7 @@ class Sink:
     is also handed batches from its outbox, after the commit, until it says delivered or refused."""
 
     buffer: Buffer | None = None
+    trouble: str = ""  # what is wrong beside its deliveries, for /health; "" when all is well
     needs_server: bool = False
 
     def __init__(self, settings: Any, context: SinkContext) -> None:
@@ -476,8 +477,11 @@ class Sink:
     async def deliver(self, batch: Batch) -> Outcome:
         raise NotImplementedError
 
+    async def run(self) -> None:
+        """What it does beside its deliveries, from the start to the stop; most do nothing. Only of a sink with a `buffer`."""
+
     async def close(self) -> None:
-        """Let go of what `deliver` opened."""
+        """Let go of what `deliver` and `run` opened; both have ended."""
 
 
 # --- what the engine offers to sources and sinks that answer over HTTP ----------------------------------------------

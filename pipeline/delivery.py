@@ -305,6 +305,14 @@ class Delivery:
         couriers = self.couriers.values()
         self._tasks = [asyncio.create_task(c.run(), name=f"delivery {c.name}") for c in couriers]
         self._tasks += [asyncio.create_task(c.room.keep(), name=f"buffer {c.name}") for c in couriers]
+        self._tasks += [asyncio.create_task(self._beside(c), name=f"sink {c.name}") for c in couriers]
+
+    async def _beside(self, courier: Courier) -> None:
+        try:
+            await courier.sink.run()
+        except Exception as error:
+            log.exception("%s: it has failed beside its deliveries", courier.name)
+            courier.sink.trouble = f"failed: {type(error).__name__}: {error}"
 
     def wake(self) -> None:
         """Something new is in the outbox."""

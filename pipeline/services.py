@@ -181,6 +181,7 @@ class EngineServices:
         reasons = [f"{i.name}: {i.failure}" for i in self.engine.intakes.values() if i.failure]
         reasons += [f"{i.name}: {i.source.trouble}" for i in self.engine.intakes.values() if i.source.trouble]
         reasons += [f"{name}: {edge.failure}" for name, edge in self.engine.graph.edges.items() if edge.failure]
+        reasons += [f"{name}: {s.trouble}" for name, s in self.engine.graph.sinks.items() if s.trouble]
         reasons += self.engine.outside.troubles.values()
         if self.engine.store.trouble:
             reasons.append(f"disk: {self.engine.store.trouble}")
@@ -220,6 +221,8 @@ class EngineServices:
                 shown["error"] = intake.failure or intake.source.trouble or None
             if edge := graph.edges.get(name):
                 shown |= {"rows_in": edge.rows_in, "rows_out": edge.rows_out, "error": edge.failure or None}
+            if (sink := graph.sinks.get(name)) and sink.trouble:
+                shown["error"] = sink.trouble
             nodes.append(shown)
         return nodes
 

@@ -28,6 +28,7 @@ class Plant:
         self.refuses: dict[int, set[int]] = {n: set() for n in numbers}  # addresses of registers that a device lacks
         self.unreached: set[int] = set()  # devices that a gateway does not reach
         self.connections = 0
+        self.refuses_writes: dict[int, set[int]] = {n: set() for n in numbers}
         self.asked: list[tuple[int, int, int, int]] = []  # device, function, address, count
         self.written: list[tuple[int, int, int, list[Any]]] = []  # device, function, address, values
         self.devices = [self._device(n) for n in numbers]
@@ -47,6 +48,8 @@ class Plant:
             if function in (3, 4) and self.refuses[number] & set(range(address, address + count)):
                 return ExcCodes.ILLEGAL_ADDRESS
             if values is not None:
+                if address in self.refuses_writes[number]:
+                    return ExcCodes.ILLEGAL_ADDRESS
                 self.written.append((number, function, address, list(values)))
             return None
 

@@ -118,10 +118,10 @@ class Register:
     def data(self, value: float) -> bytes:
         """The registers that hold this value. ValueError: it has no place in them."""
         number = unscaled(value - self.offset, self.scale) if self._scaled else value
-        if "float" not in self.type:
-            number = round(number)
         try:
-            raw = self.number.pack(number)
+            if not math.isfinite(number):
+                raise OverflowError
+            raw = self.number.pack(number if "float" in self.type else round(number))
         except (struct.error, OverflowError) as error:
             raise ValueError(f"{value!r} does not fit into {self.type}") from error
         return reordered(raw, self.order)

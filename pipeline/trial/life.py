@@ -201,6 +201,10 @@ class _Trial:
             self.result.came[node].append({**told, **row})
 
 
+async def _nothing() -> None:
+    """What a sink does beside its deliveries, where there is no peer."""
+
+
 class VirtualPipeline(Pipeline):
     """The pipeline as it always is, but for what is outside: no network, its files elsewhere, a writer without a thread."""
 
@@ -216,6 +220,7 @@ class VirtualPipeline(Pipeline):
                 peer = trial.peers.setdefault(name, Peer(lambda *_: None))
                 peer.tell = partial(self._delivered, name) if name in wanted else lambda *_: None
                 sink.deliver = peer.deliver  # type: ignore[method-assign]
+                sink.run = sink.close = _nothing  # type: ignore[method-assign]
             elif name in wanted:
                 sink.write = partial(self._written, name, sink.write)  # type: ignore[method-assign]
 
