@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from pipeline.component import Context, Decoded, ReadingSettings, Refused, Settings
+from pipeline.gather import Gathering, Row
 from pipeline.reading import options_of
 from pipeline.times import nanoseconds
 from pipeline.typed import EMPTY, RAW, UNREADABLE, Typed, Unhurried, expected, shown
@@ -83,7 +84,7 @@ class Senml(Typed):
 
     def decode(self, payloads: Sequence[bytes]) -> Decoded:
         refused: list[Refused] = []
-        rows: list[_Row] = []
+        rows: list[Row] = []
         counts: list[int] = []
         with Unhurried():
             for i, payload in enumerate(payloads):
@@ -92,7 +93,7 @@ class Senml(Typed):
                 for pack, why in self._packs(payload):
                     empty = empty and pack == []
                     for found in self._readings(pack) if not why else [why]:
-                        if isinstance(found, _Row):
+                        if isinstance(found, Row):
                             rows.append(found)
                         else:
                             reason, raw = (
@@ -138,46 +139,34 @@ class Senml(Typed):
 
     # --- packs to readings ---
 
-    def _readings(self, pack: Any) -> list[_Row | tuple[str, str]]:
+    def _readings(self, pack: Any) -> list[Row | tuple[str, str]]:
         """Readings in the order of their first records, and what is refused, as reason and record."""
         if not isinstance(pack, list):
             return [(expected("pack", ["array"], pack), shown(pack))]
-        found: list[_Row | tuple[str, str]] = []
-        gathered: dict[tuple[str | None, float], _Row] = {}
+        found: list[Row | tuple[str, str]] = []
+        gathering = Gathering(self.fields, self.options.separator, keyed=self.settings.key is not None)
         bases: dict[str, Any] = {}
         for record in pack:
             try:
                 resolved = _resolved(record, bases)
-                if resolved is not None:
-                    self._take(resolved, found, gathered)
             except _Wrong as wrong:
                 found.append((str(wrong), shown(record)))
                 if wrong.base:
                     break
+                continue
+            if resolved is None:
+                continue
+            if self._alone:
+                values = {"value": resolved.value, "sum": resolved.sum, "unit": resolved.unit}
+                found.append(Row(resolved.name, resolved.time, values))
+                continue
+            before = len(gathering.rows)
+            if why := gathering.take(resolved.name, resolved.time, resolved.value):
+                found.append((why, shown(record)))
+            found += gathering.rows[before:]
         return found
 
-    def _take(
-        self, record: _Record, found: list[_Row | tuple[str, str]], gathered: dict[tuple[str | None, float], _Row]
-    ) -> None:
-        if self._alone:
-            values = {"value": record.value, "sum": record.sum, "unit": record.unit}
-            found.append(_Row(record.name, record.time, values))
-            return
-        key: str | None = None
-        field = record.name
-        if self.options.separator:
-            key, parted, field = record.name.rpartition(self.options.separator)
-            if not parted and self.settings.key is not None:
-                raise _Wrong(f'the name "{record.name[:50]}" has no "{self.options.separator}" between key and field')
-        if field not in self.fields or record.value is None:
-            return
-        row = gathered.get((key, record.time))
-        if row is None or field in row.values:  # said twice, it is another reading
-            row = gathered[key, record.time] = _Row(key, record.time, {})
-            found.append(row)
-        row.values[field] = record.value
-
-    def _stamps(self, rows: list[_Row]) -> list[Any]:
+    def _stamps(self, rows: list[Row]) -> list[Any]:
         """In us: seconds as a float are good to about that."""
         now = self.now("us")
         found: list[Any] = []
@@ -235,12 +224,6 @@ class _Record(NamedTuple):
     unit: str | None
     value: Any
     sum: Any
-
-
-class _Row(NamedTuple):
-    key: str | None
-    time: float
-    values: dict[str, Any]
 
 
 class _Wrong(Exception):
