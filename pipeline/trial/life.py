@@ -243,7 +243,7 @@ class VirtualPipeline(Pipeline):
             random_=chance, new_key=lambda: f"{next(batches)}",
         )  # fmt: skip
 
-    async def _serve(self, services: EngineServices) -> None:
+    async def _mount(self, services: EngineServices) -> None:
         assert self.engine is not None
         self.engine.heartbeat = None
         parts: list[Source | Sink] = [*self.graph.sources.values(), *self.graph.sinks.values()]

@@ -97,7 +97,7 @@ class Rig:
 def sink(wall: Wall | None = None, **given: Any) -> tuple[Modbus, list[tuple[str, str]]]:
     read = settings.read(ModbusSettings, {**GIVEN, **given})
     assert read.found == []
-    context = SinkContext("valves", {"plan": PLAN}, KeyTable(["north", "south", "east"]), clock=wall)  # type: ignore[arg-type]
+    context = SinkContext("valves", {"plan": PLAN}, KeyTable(["north", "south", "east"]), clock=wall)
     return Modbus(read.settings, context), context.problems
 
 
