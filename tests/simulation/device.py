@@ -235,7 +235,7 @@ class SimulatedPipeline(Pipeline):
         assert not config.problems
         assert not graph.problems
         graph.sources["messages"].broker = sim.broker  # type: ignore[attr-defined]
-        graph.sinks["cloud"]._open = lambda: sim.cloud  # type: ignore[attr-defined]
+        graph.sinks["cloud"].peer._open = lambda: sim.cloud  # type: ignore[attr-defined]
         super().__init__(config, graph)
 
     def open_store(self) -> Store:

@@ -220,7 +220,7 @@ class Cloud:
         self.kind = False  # from now on it takes everything
         self.requests = 0
 
-    def post(self, _: str, *, data: bytes, headers: dict[str, str], allow_redirects: bool) -> _Exchange:
+    def request(self, _: str, url: str, *, data: bytes, headers: dict[str, str], allow_redirects: bool) -> _Exchange:
         return _Exchange(self, headers["Idempotency-Key"], gzip.decompress(data))
 
     async def close(self) -> None: ...
