@@ -12,6 +12,8 @@ from pipeline.quantity import Duration, Size, duration
 from pipeline.thin import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
     from pipeline.expression import Expression
 
 
@@ -35,6 +37,21 @@ class DeliveringSettings(Settings, frozen=True, kw_only=True):
     where: Annotated[str | None, Meta(description="What must be true of a row to be sent. Absent: all are.")] = None
     batch: Annotated[BatchSettings, Meta(description="How rows are put together.")] = BatchSettings()
     buffer: Annotated[BufferSettings, Meta(description="Where rows wait while the peer is away.")] = BufferSettings()
+
+
+async def guilty(rows: Sequence[int], take: Callable[[Sequence[int]], Awaitable[str]]) -> dict[int, str]:
+    """The rows that a peer refuses, each with the reason, where it takes or refuses rows together.
+
+    `take` offers it some, and says why it refused them ("": it has them). What is refused is offered again in halves, until
+    the guilty ones are alone: one in 500 costs 18 offers.
+    """
+    reason = await take(rows)
+    if not reason:
+        return {}
+    if len(rows) == 1:
+        return {rows[0]: reason}
+    middle = len(rows) // 2
+    return {**await guilty(rows[:middle], take), **await guilty(rows[middle:], take)}
 
 
 class DeliveringSink(Sink):
