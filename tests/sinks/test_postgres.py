@@ -222,7 +222,7 @@ async def test_nothing_is_made_that_nobody_asked_for(server: postgres.Postgres, 
 
 
 async def test_schema_and_tables_may_be_named(server: postgres.Postgres, db: Any) -> None:
-    settings = {"schema": "plant", "tables": {"readings": 'a"; DROP TABLE t; --'}}
+    settings: dict[str, Any] = {"schema": "plant", "tables": {"readings": 'a"; DROP TABLE t; --'}}
     async with delivering(sink(server, **settings)) as deliver:
         assert (await deliver(("readings", readings("x")))).delivered
     assert await db.fetchval('SELECT count(*) FROM plant."a""; DROP TABLE t; --"') == 1
