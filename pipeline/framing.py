@@ -66,9 +66,9 @@ class Lines:
 
     def _line(self, line: bytearray) -> bytes | TooLong:
         text = bytes(line).removesuffix(b"\r")
-        if not text.strip():
-            return b""
-        return text if len(text) <= self.most else TooLong(text[:RAW])
+        if len(text) > self.most:
+            return TooLong(text[:RAW])
+        return text if text.strip() else b""
 
 
 class Lengths:
