@@ -246,7 +246,8 @@ def joined(parts: Sequence[tuple[int, Decoded]], keys: KeyTable) -> Decoded:
 class Codec(Protocol):
     """Bytes to columns and back. Decoding many payloads at once is the usual case."""
 
-    media_types: ClassVar[tuple[str, ...]]  # a codec that only reads also has `writes = False`
+    media_types: ClassVar[tuple[str, ...]]
+    # A codec that only reads also has `writes = False`; one with options names their Struct, as `Options`.
 
     def decode(self, payloads: Sequence[bytes]) -> Decoded:
         """The readings of all payloads; a bad one costs only itself."""

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from pipeline import registry
+from pipeline.component import Settings
 from pipeline.kinds import LISTS, TABLES, alternatives, bare, in_words, is_struct
 from pipeline.quantity import Secret
 
@@ -50,7 +51,9 @@ def component(kind: str, type_: str) -> Component:
     except ImportError as error:
         return Component(kind, type_, missing=error.name or str(error))
     promise, _, text = (inspect.getdoc(made) or "").partition("\n\n")
-    listed_ = () if kind == "codec" else tuple(settings_of(settings))
+    if kind == "codec":  # its settings are those of its source; its own stand in the table `format`
+        settings = getattr(made, "Options", Settings)
+    listed_ = tuple(settings_of(settings))
     return Component(kind, type_, " ".join(promise.split()), text.strip("\n"), listed_)
 
 

@@ -36,6 +36,7 @@ class Cbor(Typed):
     other.
     """
 
+    Options = CborOptions
     media_types = ("application/cbor", "application/cbor-seq")
 
     def __init__(self, settings: ReadingSettings, options: dict[str, Any], context: Context) -> None:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pipeline.component import Context, Decoded, ReadingSettings, Refused
+from msgspec import Meta
+
+from pipeline.component import Context, Decoded, ReadingSettings, Refused, Settings
+from pipeline.reading import options_of
 from pipeline.texts import Texts
 from pipeline.typed import EMPTY, RAW
+
+
+class CsvOptions(Settings, frozen=True):
+    delimiter: Annotated[str, Meta(description="What stands between two cells: one character.")] = ","
+    header: Annotated[
+        list[str] | None, Meta(description="The names of the columns, of data that has no line with them.")
+    ] = None
 
 
 class Csv(Texts):
@@ -25,17 +35,17 @@ class Csv(Texts):
     A bad line costs only itself.
     """
 
+    Options = CsvOptions
     media_types = ("text/csv",)
 
     def __init__(self, settings: ReadingSettings, options: dict[str, Any], context: Context) -> None:
         super().__init__(settings, context)
-        self.delimiter = options.pop("delimiter", ",")
-        self.columns: list[str] | None = options.pop("header", None)
+        made = options_of(CsvOptions, options, context)
+        self.delimiter = made.delimiter
+        self.columns = made.header
         self.has_header = self.columns is None
-        if options:
-            context.problem("format", f"csv has the options delimiter and header, not {', '.join(options)}")
-        if not isinstance(self.delimiter, str) or len(self.delimiter) != 1 or self.delimiter in '"\r\n':
-            context.problem("format", "delimiter must be one character")
+        if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
+            context.problem("format.delimiter", "must be one character")
             self.delimiter = ","
 
     # --- bytes to readings ---

@@ -83,6 +83,7 @@ class Influx(Typed):
     Written, the key and `tags` are tags; what is missing is left out, and so is a row of which no field is left.
     """
 
+    Options = InfluxOptions
     media_types = ("application/x-influx-line-protocol",)
 
     def __init__(self, settings: ReadingSettings, options: dict[str, Any], context: Context) -> None:

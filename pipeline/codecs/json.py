@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from pipeline.component import Context, Decoded, ReadingSettings, Refused
+from pipeline.component import Context, Decoded, ReadingSettings, Refused, Settings
+from pipeline.reading import options_of
 from pipeline.typed import EMPTY, RAW, UNREADABLE, Typed, Unhurried
+
+
+class JsonOptions(Settings, frozen=True):
+    lines: Annotated[
+        bool, Meta(description="When writing: an object a line; false gives one array for all rows of a step.")
+    ] = True
 
 
 class Json(Typed):
@@ -20,15 +28,14 @@ class Json(Typed):
 
         format = "json"
 
-    A bad reading costs only itself. Options when writing: `lines = false` gives one array instead of lines.
+    A bad reading costs only itself.
     """
 
+    Options = JsonOptions
     media_types = ("application/json", "application/x-ndjson", "application/jsonl", "application/ndjson")
 
     def __init__(self, settings: ReadingSettings, options: dict[str, Any], context: Context) -> None:
-        self.lines = options.pop("lines", True)
-        if options or not isinstance(self.lines, bool):
-            context.problem("format", "json has one option: lines = true or false")
+        self.lines = options_of(JsonOptions, options, context).lines
         super().__init__(settings, context)
         # Numbers are whole in most data, and then cost half: only when one is not, fractions are allowed for good.
         self.whole_times = settings.time is not None and settings.time_unit != "iso"

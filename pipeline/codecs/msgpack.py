@@ -40,6 +40,7 @@ class Msgpack(Typed):
     """
 
     form = "MessagePack"
+    Options = MsgpackOptions
     media_types = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
 
     def __init__(self, settings: ReadingSettings, options: dict[str, Any], context: Context) -> None:

@@ -47,6 +47,7 @@ class Path(Typed):
     What is not there, or null, is missing. A wrong reading costs only itself, a list that is none all of its document.
     """
 
+    Options = PathOptions
     media_types = ("application/json", "application/x-ndjson", "application/jsonl", "application/ndjson")
     writes = False
 

@@ -43,6 +43,7 @@ class Regex(Texts):
     several `.*` in a row or a repeated choice of like beginnings, is up to the pattern: say `[^ ]*` rather than `.*`.
     """
 
+    Options = RegexOptions
     media_types = ()
     writes = False
 

@@ -63,6 +63,7 @@ class Senml(Typed):
     `pip install "headwater[senml]"`. Written, the rows of a step are a pack, with times to the microsecond.
     """
 
+    Options = SenmlOptions
     media_types = ("application/senml+json", "application/senml+cbor")
 
     def __init__(self, settings: ReadingSettings, options: dict[str, Any], context: Context) -> None:

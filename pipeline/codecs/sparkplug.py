@@ -62,6 +62,7 @@ class Sparkplug(Typed):
     `datatypes`. Data sets, templates and arrays are no values. It is read only.
     """
 
+    Options = SparkplugOptions
     media_types = ("application/x-sparkplug-b",)
     writes = False
 

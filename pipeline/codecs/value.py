@@ -32,6 +32,7 @@ class Value(Texts):
     Written, a row is the value of one field; a missing one is an empty line.
     """
 
+    Options = ValueOptions
     media_types = ()
 
     def __init__(self, settings: ReadingSettings, options: dict[str, Any], context: Context) -> None:
