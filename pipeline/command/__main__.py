@@ -12,6 +12,7 @@ import os
 import sys
 
 COMMANDS = {
+    "init": "write a commented pipeline file to start from, with its tests",
     "run": "run a pipeline until it is stopped or its finite sources end",
     "check": "find every problem of a pipeline file without starting it",
     "test": "run the [[test]] blocks of a pipeline file on virtual time",
