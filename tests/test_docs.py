@@ -75,6 +75,21 @@ def test_the_components_listed_are_those_there_are() -> None:
         assert set(types(kind.removesuffix("s"))) == {n for n in names if n != "for"}, kind
 
 
+def test_every_connector_is_held_to_the_contract_and_in_its_table() -> None:
+    """One without a rig has no peer; what the page says of checks is what is run. Anew: `python -m benchmarks.connectors`."""
+    from benchmarks.connectors import FILE, page, rows_of
+    from pipeline.registry import types
+    from tests.connectors import contract
+    from tests.connectors.world import names
+
+    rows = rows_of(FILE.read_text())
+    for kind in contract.CHECKS:
+        assert set(types(kind.removesuffix("s"))) - contract.NO_PEER[kind] == set(names(kind)) == {name for of, name in rows if of == kind}
+    for (kind, name), row in rows.items():
+        assert row.split(" | ")[3] == ", ".join(contract.of(kind, name)), name
+    assert page(rows) == FILE.read_text()
+
+
 async def test_the_first_steps(tmp_path: Path) -> None:
     """The README's commands, in their order, against the reference pipeline and the hub, on ports of their own."""
     ports = {"8080": free_port(), "9000": free_port()}

@@ -230,7 +230,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self.inbox = inbox
         self.connection = connection
         self.heard = False
-        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
         with contextlib.suppress(OSError):
@@ -247,12 +247,11 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def error_received(self, exc: Exception) -> None:
         """As ICMP tells: nobody is there."""
-        if not self.source.listens:
-            self.connection_lost(exc)
+        self.connection_lost(exc)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._lost.done():
-            self._lost.set_exception(exc or ConnectionError("the socket was closed"))
+            self._lost.set_result(exc or ConnectionError("the socket was closed"))
 
     async def lost(self) -> None:
         """OSError: the socket failed, or nothing came for so long."""
@@ -260,7 +259,7 @@ class _Datagrams(asyncio.DatagramProtocol):
             self.heard = False
             done, _ = await asyncio.wait([self._lost], timeout=self.source.timeout)
             if done:
-                await self._lost
+                raise self._lost.result()
             if not self.heard:
                 raise TimeoutError(f"nothing came for {self.source.settings.read_timeout}")
 

@@ -269,6 +269,9 @@ CHECKS: dict[str, dict[str, Check]] = {
     },
 }
 
+# What has no peer, and is tested for itself.
+NO_PEER = {"sources": {"file", "host"}, "sinks": {"file", "query_server"}}
+
 
 def of(kind: str, name: str) -> dict[str, Check]:
     """The checks that make sense for a connector."""

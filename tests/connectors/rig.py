@@ -29,6 +29,7 @@ class Rig:
     """A peer. `start` is called once, `stop` and `start` again for a restart; after a test `stop` whatever was started."""
 
     peer: ClassVar[str]  # who it is: "mosquitto", "pymodbus"
+    promise: ClassVar[str]
     without: ClassVar[Mapping[str, str]] = {}  # check -> why it makes no sense here
     limit: ClassVar[str]  # what happens at the limit, in a few words, for the docs
 

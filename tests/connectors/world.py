@@ -39,7 +39,8 @@ SOURCE = """
 [sinks.local]
 type = "query_server"
 inputs = ["given"]
-
+"""
+GATE = """
 # While the test holds back its answers, this sink is full, and nothing is taken from the source.
 [sinks.gate]
 type = "cloud"
@@ -242,8 +243,11 @@ class SinkWorld(World):
 
 
 @asynccontextmanager
-async def world(kind: str, name: str, folder: Path, *, wrong: bool = False, rows: int = 20) -> AsyncIterator[Any]:
-    """A device that is ready, and its peer; with credentials that the peer refuses, if `wrong`."""
+async def world(
+    kind: str, name: str, folder: Path, *, wrong: bool = False, gate: bool = True, rows: int = 20
+) -> AsyncIterator[Any]:
+    """A device that is ready, and its peer; with credentials that the peer refuses, if `wrong`. `gate`: what a source brings
+    can be held back. `rows`: in a batch of a sink."""
     port = free_port()
     rig = rig_class(kind, name)(folder, port)
     async with AsyncExitStack() as stack:
@@ -253,20 +257,19 @@ async def world(kind: str, name: str, folder: Path, *, wrong: bool = False, rows
         proxy = None if there is None else await stack.enter_async_context(Proxy(there))
         at = None if proxy is None else proxy.port
         settings = rig.wrong_settings(at) if wrong else rig.settings(at)
-        gate = Gate()
-        gate_port = await stack.enter_async_context(serving(gate.take))
-        stack.callback(gate.open.set)
+        barrier = Gate()
+        barrier_port = await stack.enter_async_context(serving(barrier.take))
+        stack.callback(barrier.open.set)
         text = HEAD.format(port=port)
-        text += (
-            SOURCE.format(settings=settings, gate=gate_port)
-            if kind == "sources"
-            else SINK.format(settings=settings, rows=rows)
-        )
+        if kind == "sinks":
+            text += SINK.format(settings=settings, rows=rows)
+        else:
+            text += SOURCE.format(settings=settings) + (GATE.format(gate=barrier_port) if gate else "")
         (folder / "pipeline.toml").write_text(text)
         device = await stack.enter_async_context(Told(folder / "pipeline.toml", port))
         await device.start(http)
         parts = (rig, http, device, proxy)
-        yield SourceWorld(gate, *parts) if kind == "sources" else SinkWorld(*parts)
+        yield SourceWorld(barrier, *parts) if kind == "sources" else SinkWorld(*parts)
 
 
 def sequence(numbers: list[int]) -> Iterator[int]:

@@ -256,6 +256,16 @@ async def test_one_connection_too_many_is_closed() -> None:
         await engine.have(2)
 
 
+async def test_when_it_stops_peers_are_let_go() -> None:
+    port = free_port()
+    engine = SmallEngine(source(listen=f"tcp://127.0.0.1:{port}"))
+    async with engine.running():
+        reader, writer = await connect(port)
+        writer.write(text(1))
+        await engine.have(1)
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
 async def test_a_silent_peer_is_disconnected() -> None:
     port = free_port()
     engine = SmallEngine(source(listen=f"tcp://127.0.0.1:{port}", read_timeout=duration("50 ms")))
@@ -380,9 +390,10 @@ async def test_datagrams() -> None:
         out = await sender(port)
         out.sendto(text(1) + text(2))
         await engine.have(2)
-        out.sendto(b"x" * 101)
         out.sendto(b"")
+        out.sendto(b"x" * 101)
         await engine.until(lambda: engine.refused)
+        assert len(engine.refused) == 1
         engine.held = True
         for value in range(3, 8):
             out.sendto(text(value))
