@@ -22,6 +22,7 @@ COMMANDS = {
     "reload": "have the running pipeline take over its changed file, and show what that changes",
     "components": "tell what sources, codecs, operators and sinks there are, and their settings",
     "schema": "print the JSON Schema of pipeline files, for an editor",
+    "bench": "measure what this device can do, and what the running pipeline uses of that",
     "doctor": "look at the state folder of a pipeline, running or not",
 }
 
