@@ -183,7 +183,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     commits = 1_000 / max(commit["median"], 0.001)
     lines = [
         f"{found['readings_per_second']:,} readings a second on one core: {found['cpu_us_per_reading']} µs each",
-        f"a commit takes {commit['median']} ms (at worst {commit['worst']}): about {commits:,.0f} a second, each for all that waits",
+        f"a commit takes {commit['median']} ms (at worst {commit['worst']}): {commits:,.0f} a second, each for all that wait",
         f"4 kB with fsync take {fsync['median']} ms (the worst {fsync['worst']})",
     ]
     running = found["running"]
