@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import apsw
 
-from pipeline.journal import compaction
+from pipeline.journal import compaction, rollup
+from pipeline.journal.rollup import Wanted
 
 if TYPE_CHECKING:
     from pipeline.journal.commit import Store
@@ -24,9 +25,16 @@ AT_ONCE = 8  # chunks packed in one go, 2 to 3 ms: then others get their turn
 class Compactor:
     """For each recorded stream, as long as there is something worth it (pipeline/journal/compaction.py says what)."""
 
-    def __init__(self, store: Store, streams: Iterable[str], keys: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        streams: Iterable[str],
+        keys: Callable[[str], int],
+        rollups: Mapping[str, Wanted] | None = None,
+    ) -> None:
         self.store = store
         self.streams = list(streams)
+        self.rollups = rollups or {}
         self.keys = keys  # about how many a stream has
         self.pieces = 0  # done since the start
 
@@ -45,14 +53,19 @@ class Compactor:
 
     async def work(self) -> None:
         """All that there is to do now."""
-        for stream in self.streams:
-            while await self.piece(stream):
+        levels: list[tuple[str, int]] = []
+        if self.rollups:
+            await self.store.write(lambda db: rollup.register(db, self.rollups))
+            known = await self.store.read(rollup.known)
+            levels = [(level.name, self.keys(stream)) for stream in self.rollups for level in known.of(stream)]
+        for stream, keys in [*((stream, self.keys(stream)) for stream in self.streams), *levels]:
+            while await self.piece(stream, keys):
                 self.pieces += 1
 
-    async def piece(self, stream: str) -> bool:
+    async def piece(self, stream: str, keys: int) -> bool:
         """One piece of work. False: there is none, or what it was about is gone."""
-        keys = self.keys(stream)
-        piece = await self.store.read(lambda db: compaction.find(db, stream, keys))
+        wanted = self.rollups.get(stream, rollup.NONE)
+        piece = await self.store.read(lambda db: compaction.find(db, stream, keys, wanted))
         if piece is None:
             return False
         packing = piece.packed()

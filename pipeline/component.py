@@ -454,6 +454,14 @@ class SinkContext(Context):
             return constant(want or "float")
 
 
+class Kept(NamedTuple):
+    """How much history there may be of some streams, all of them together."""
+
+    streams: tuple[str, ...]
+    age: int | None  # ns
+    size: int | None  # bytes
+
+
 class Sink:
     """Where rows go. `write` is called for each step in the loop and adds to its transaction; a sink with a `buffer`
     is also handed batches from its outbox, after the commit, until it says delivered or refused."""
@@ -461,6 +469,10 @@ class Sink:
     buffer: Buffer | None = None
     trouble: str = ""  # what is wrong beside its deliveries, for /health; "" when all is well
     needs_server: bool = False
+    kept: Sequence[Kept] = ()  # of a sink that records
+    rollups: Mapping[
+        str, Mapping[int, int | None]
+    ] = {}  # by stream and interval: how long each is kept, if it says; ns
 
     def __init__(self, settings: Any, context: SinkContext) -> None:
         self.context: SinkContext = context

@@ -19,6 +19,7 @@ TIME_UNITS = {
     "min": 60_000_000_000,
     "h": 3_600_000_000_000,
     "d": 86_400_000_000_000,
+    "y": 365 * 86_400_000_000_000,
 }
 BYTE_UNITS = {
     "B": 1,
@@ -37,6 +38,7 @@ _MEANT = {
     **dict.fromkeys(("sec", "secs", "second", "seconds", ""), "s"),
     **dict.fromkeys(("hr", "hrs", "hour", "hours"), "h"),
     **dict.fromkeys(("day", "days"), "d"),
+    **dict.fromkeys(("yr", "year", "years"), "y"),
     **dict.fromkeys(("msec", "millis", "milliseconds"), "ms"),
     **dict.fromkeys(("byte", "bytes"), "B"),
     **dict.fromkeys(("k", "kbyte"), "kB"),

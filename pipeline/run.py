@@ -169,7 +169,7 @@ class Pipeline:
         await engine.outside.watch()
 
     async def _compact(self, engine: Engine) -> None:
-        await Compactor(engine.store, engine.latest, engine.keys_of).run()
+        await Compactor(engine.store, engine.latest, engine.keys_of, engine.limits.rollups).run()
 
     async def _feed(self, intake: Intake) -> None:
         try:

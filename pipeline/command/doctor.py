@@ -127,6 +127,8 @@ def _faults(db: apsw.Connection) -> list[str]:
 
 
 def _history(db: apsw.Connection) -> list[dict[str, Any]]:
+    from pipeline.journal import rollup
+
     kept = "SELECT stream, rows, length(data) AS size, first, last FROM frames WHERE history"
     if list(db.execute("SELECT name FROM sqlite_schema WHERE name = 'chunks'")):  # not in databases of earlier formats
         kept += " UNION ALL SELECT stream, rows, size, first, last FROM chunks"
@@ -134,8 +136,8 @@ def _history(db: apsw.Connection) -> list[dict[str, Any]]:
     query = f"SELECT {totals} FROM ({kept}) GROUP BY stream ORDER BY stream"
     names = ("stream", "rows", "bytes", "oldest", "newest")
     return [
-        dict(zip(names, (*found, _instant(first), _instant(last)), strict=True))
-        for *found, first, last in db.execute(query)
+        dict(zip(names, (rollup.in_words(stream), *found, _instant(first), _instant(last)), strict=True))
+        for stream, *found, first, last in db.execute(query)
     ]
 
 
@@ -207,10 +209,12 @@ def _space(report: dict[str, Any], config: Config, graph: Graph, folder: Path) -
     while not place.exists() and place != place.parent:
         place = place.parent
     free = shutil.disk_usage(place).free
-    sizes = [getattr(sink, "max_size", None) for sink in graph.sinks.values() if hasattr(sink, "max_size")]
+    limits = [kept for sink in graph.sinks.values() for kept in sink.kept]
+    sizes = [kept.size for kept in limits if kept.size]
+    bounded = {s for kept in limits if kept.size for s in kept.streams} >= {s for kept in limits for s in kept.streams}
     buffers = [sink.buffer.size for sink in graph.sinks.values() if sink.buffer is not None]
-    allowed = sum(int(size or 0) for size in sizes) + sum(buffers) + BYTES + WAL_BYTES
-    report["space"] = {"free": free, "allowed": allowed, "bounded": None not in sizes}
+    allowed = sum(sizes) + sum(buffers) + BYTES + WAL_BYTES
+    report["space"] = {"free": free, "allowed": allowed, "bounded": bounded}
     missing = allowed - report.get("bytes", 0) - free
     if missing > 0:
         report["problems"].append(

@@ -7,6 +7,9 @@ what has gathered is rearranged now and then, in three steps, each done when the
     sort     the tail, some hundred rows a key       -> a chunk of each key
     join     eight small chunks of a key             -> one
 
+What is sorted enters the rollups of its stream (rollup.py) in the same transaction; they are rearranged like streams, and what
+they hold of one interval in several parts becomes one. Chunks that a rollup has missed, since it is new, enter it later.
+
 Each takes a bounded piece of work. It is read and rearranged beside the writer, which only puts the result in the place of
 what it came from; that goes wrong harmlessly if some of it has been dropped meanwhile.
 """
@@ -23,10 +26,13 @@ import msgspec
 import numpy as np
 
 from pipeline.frame import Frame, alike, concatenate
+from pipeline.journal import rollup
 from pipeline.journal.history import chunk_id, drop_frames, put
+from pipeline.journal.rollup import Level, Wanted
 from pipeline.packing import pack_frame, unpack_frame
 
 MANY_FRAMES = 256  # of the tail, each of which a question may have to open
+MANY_PARTS = 16  # of the tail of a rollup: most of their rows are of intervals that the others have rows of, too
 ROWS_A_KEY = 300  # in the tail, on average, before it is worth a chunk of each key
 LEAST_ROWS = 3_000  # in the tail before it is sorted
 MOST_ROWS = 250_000  # in one piece of work: about 10 MB
@@ -35,6 +41,7 @@ MOST_BYTES = 8_000_000  # of the tail, however few rows a key has in it: a quest
 CHUNK_ROWS = 3_000  # of a chunk that is large enough
 SMALL_CHUNK = 1_500  # as the index chunks_to_join says
 MANY_CHUNKS = 8  # small ones of a key
+MISSED_CHUNKS = 64  # that enter a new rollup in one piece of work
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -49,6 +56,9 @@ class Piece:
     unsure: bool = False
     gathered: Frame | None = None
     sorted: list[Frame] = field(default_factory=list)  # of one key each
+    rolled: int = 0  # the rollups that have their rows, or will
+    rollups: list[tuple[Level, Frame]] = field(default_factory=list)  # what enters them
+    entered: list[int] = field(default_factory=list)  # ids of chunks that stay, and whose rows enter
 
     def packed(self) -> Iterator[tuple[Any, ...]]:
         """The rows of `chunks` to be written, each about 0.3 ms of work; before each the last arrival number in it."""
@@ -65,24 +75,31 @@ class Piece:
                 data,
                 summary,
                 self.unsure,
+                self.rolled,
             )
 
+    def enter(self, levels: list[Level], frame: Frame) -> None:
+        """These rows enter these rollups."""
+        self.rolled |= rollup.mask_of(levels)
+        self.rollups += [(level, rollup.reduced(frame, level.every)) for level in levels]
 
-def find(db: apsw.Connection, stream: str, keys: int) -> Piece | None:
-    """The next piece of work for a stream with about so many keys; None: there is nothing worth it."""
-    return _to_join(db, stream) or _to_sort_or_gather(db, stream, keys)
+
+def find(db: apsw.Connection, stream: str, keys: int, wanted: Wanted = rollup.NONE) -> Piece | None:
+    """The next piece of work for a stream, or rollup, with about so many keys; None: there is nothing worth it."""
+    levels = [] if wanted.corrected else rollup.levels(db, stream, wanted)
+    return _to_join(db, stream) or _to_sort_or_gather(db, stream, keys, levels) or _to_enter(db, stream, levels)
 
 
 def _to_join(db: apsw.Connection, stream: str) -> Piece | None:
     groups = (
-        f"SELECT key, unsure FROM chunks WHERE stream = ? AND rows < {SMALL_CHUNK} GROUP BY key, unsure"
+        f"SELECT key, unsure, rolled FROM chunks WHERE stream = ? AND rows < {SMALL_CHUNK} GROUP BY key, unsure, rolled"
         f" HAVING count(*) >= {MANY_CHUNKS} ORDER BY count(*) DESC"
     )
-    for key, unsure in list(db.execute(groups, (stream,))):
-        where = f"stream = ? AND key = ? AND rows < {SMALL_CHUNK} AND unsure = ? ORDER BY first, id"
+    for key, unsure, rolled in list(db.execute(groups, (stream,))):
+        where = f"stream = ? AND key = ? AND rows < {SMALL_CHUNK} AND unsure = ? AND rolled = ? ORDER BY first, id"
         ids: list[int] = []
         frames: list[Frame] = []
-        for id_, data in db.execute(f"SELECT id, data FROM chunks WHERE {where}", (stream, key, unsure)):
+        for id_, data in db.execute(f"SELECT id, data FROM chunks WHERE {where}", (stream, key, unsure, rolled)):
             frame = unpack_frame(data)
             if frames and (not alike(frame, frames[0]) or sum(map(len, frames)) >= CHUNK_ROWS):
                 if len(frames) > 1:
@@ -91,26 +108,57 @@ def _to_join(db: apsw.Connection, stream: str) -> Piece | None:
             ids.append(id_)
             frames.append(frame)
         if len(frames) > 1:
-            return Piece(stream, chunks=ids, unsure=bool(unsure), sorted=[_in_time(concatenate(frames))])
+            joined = [_in_time(_parts_as_one(stream, concatenate(frames)))]
+            return Piece(stream, chunks=ids, unsure=bool(unsure), sorted=joined, rolled=rolled)
     return None
 
 
-def _to_sort_or_gather(db: apsw.Connection, stream: str, keys: int) -> Piece | None:
+def _to_sort_or_gather(db: apsw.Connection, stream: str, keys: int, levels: list[Level]) -> Piece | None:
     tail = "SELECT id, rows, size, unsure FROM frames WHERE stream = ? AND history ORDER BY id"
     listed = list(db.execute(tail, (stream,)))
     rows, size = sum(r for _, r, _, _ in listed), sum(s for _, _, s, _ in listed)
     if rows >= max(LEAST_ROWS, ROWS_A_KEY * keys) or size >= MOST_BYTES or rows >= MOST_ROWS:
-        piece, frame = _read(db, stream, listed, MOST_ROWS)
-        piece.sorted = by_key(frame)
-        return piece
+        return _sorted(*_read(db, stream, listed, MOST_ROWS), levels)
+    many = MANY_FRAMES if rollup.interval_of(stream) is None else MANY_PARTS
     small = [f for f in listed if f[1] < LEAST_ROWS]
-    if len(small) < MANY_FRAMES:
+    if len(small) < many:
         return None
     piece, frame = _read(db, stream, small, LEAST_ROWS)
-    if len(piece.frames) >= MANY_FRAMES // 2:
-        piece.gathered = frame
-    else:
-        piece.sorted = by_key(frame)  # the pipeline file was changed after it: nothing more will come to these
+    if len(piece.frames) < many // 2:
+        return _sorted(piece, frame, levels)  # the pipeline file was changed after it: nothing more will come to these
+    piece.gathered = frame
+    return piece
+
+
+def _sorted(piece: Piece, frame: Frame, levels: list[Level]) -> Piece:
+    piece.sorted = by_key(frame)
+    piece.enter(levels, frame)
+    return piece
+
+
+def _to_enter(db: apsw.Connection, stream: str, levels: list[Level]) -> Piece | None:
+    """Chunks that lack the same rollups."""
+    mask = rollup.mask_of(levels)
+    if not mask:
+        return None
+    missed = "SELECT id, unsure, rolled FROM chunks WHERE id IN (SELECT id FROM chunks INDEXED BY chunks_by_time"
+    missed += " WHERE stream = ? AND rolled & ? <> ? LIMIT ?)"
+    piece: Piece | None = None
+    frames: list[Frame] = []
+    lacking: list[Level] = []
+    for id_, unsure, rolled in list(db.execute(missed, (stream, mask, mask, MISSED_CHUNKS))):
+        if piece is None:
+            piece = Piece(stream, unsure=bool(unsure))
+            lacking = [level for level in levels if not level.bit & rolled]
+        if (piece.unsure, rollup.mask_of(lacking)) != (bool(unsure), mask & ~rolled):
+            continue
+        for (data,) in db.execute("SELECT data FROM chunks WHERE id = ?", (id_,)):
+            frame = unpack_frame(data)
+            if not frames or alike(frame, frames[0]):
+                frames.append(frame)
+                piece.entered.append(id_)
+    if piece is not None:
+        piece.enter(lacking, concatenate(frames))
     return piece
 
 
@@ -124,11 +172,17 @@ def _read(db: apsw.Connection, stream: str, listed: list[Any], most: int) -> tup
         for (data,) in db.execute("SELECT data FROM frames WHERE id = ?", (id_,)):
             frame = unpack_frame(data)
             if frames and not alike(frame, frames[0]):  # the pipeline file was changed between them
-                return piece, concatenate(frames)
+                return piece, _parts_as_one(stream, concatenate(frames))
             frames.append(frame)
         piece.frames.append(id_)
         rows += n
-    return piece, concatenate(frames)
+    return piece, _parts_as_one(stream, concatenate(frames))
+
+
+def _parts_as_one(stream: str, frame: Frame) -> Frame:
+    """Of a rollup, no more of each interval than it needs."""
+    every = rollup.interval_of(stream)
+    return frame if every is None else rollup.reduced(frame, every)
 
 
 def by_key(frame: Frame) -> list[Frame]:
@@ -154,12 +208,9 @@ def summary_of(frame: Frame) -> dict[str, list[float]]:
     """
     summary: dict[str, list[float]] = {}
     for name, column in frame.columns.items():
-        if column.values.dtype.kind not in "fi":
+        if column.values.dtype.kind not in "fi" or name.startswith("#"):
             continue
-        known = column.known()
-        if column.values.dtype.kind == "f":
-            known = known & ~np.isnan(column.values)
-        at = np.flatnonzero(known)
+        at = np.flatnonzero(rollup.numbers_of(column))
         if not len(at):
             summary[name] = [0]
             continue
@@ -172,16 +223,20 @@ def summary_of(frame: Frame) -> dict[str, list[float]]:
 
 def replace(db: apsw.Connection, piece: Piece, chunks: list[tuple[Any, ...]]) -> bool:
     """In a transaction: what was rearranged takes the place of what it came from. False: some of that is gone."""
-    for table, ids, also in (("frames", piece.frames, "AND history"), ("chunks", piece.chunks, "")):
+    for table, ids, also in (("frames", piece.frames, "AND history"), ("chunks", [*piece.chunks, *piece.entered], "")):
         marks = ", ".join("?" * len(ids))
         ((there,),) = db.execute(f"SELECT count(*) FROM {table} WHERE id IN ({marks}) {also}", ids)
         if there != len(ids):
             return False
     if piece.gathered is not None:
         put(db, 0, piece.stream, piece.gathered, journal=False, history=True, unsure=piece.unsure)
-    columns = "id, stream, key, rows, first, last, data, summary, unsure"
+    columns = "id, stream, key, rows, first, last, data, summary, unsure, rolled"
     for seq, *values in chunks:
-        db.execute(f"INSERT INTO chunks ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (_free_id(db, seq), *values))
+        marks = ", ".join("?" * (1 + len(values)))
+        db.execute(f"INSERT INTO chunks ({columns}) VALUES ({marks})", (_free_id(db, seq), *values))
+    for level, frame in piece.rollups:
+        put(db, 0, level.name, frame, journal=False, history=True, unsure=piece.unsure)
+    db.executemany("UPDATE chunks SET rolled = rolled | ? WHERE id = ?", [(piece.rolled, id_) for id_ in piece.entered])
     for id_ in piece.frames:
         drop_frames(db, "id = ?", (id_,))
     db.executemany("DELETE FROM chunks WHERE id = ?", [(id_,) for id_ in piece.chunks])

@@ -17,14 +17,11 @@ import numpy as np
 
 from pipeline.component import RowsQuery, StreamInfo
 from pipeline.frame import DTYPES, NO_PROGRESS, Bools, Column, Frame, Schema, concatenate, empty
+from pipeline.journal import rollup
 from pipeline.packing import pack_frame, unpack_frame
 
 FRAME_BYTES = 150  # what a Frame costs in the database beside its data: its row, and its entries in the indexes
 CHUNK_BYTES = 250  # what a chunk does
-# The end of a blob that is longer than this shares a page with little else: about a third of a page is left empty.
-_LONG, _EMPTY = 1_000, 1_300
-_FRAME_COST = f"size + {FRAME_BYTES} + {_EMPTY} * (size > {_LONG})"
-_CHUNK_COST = f"size + {CHUNK_BYTES} + {_EMPTY} * (size > {_LONG})"
 _CHUNKS_A_NUMBER = 16  # bits: a tick may close the windows of so many keys at once, and their rows share a number
 _MANY_KEYS = 500  # SQLite takes so many values in one question; beyond, the chunks of all keys are looked at
 
@@ -85,12 +82,17 @@ def rows(db: apsw.Connection, query: RowsQuery, schema: Schema, codes: list[int]
 def _ordered(found: list[Frame], query: RowsQuery) -> Frame:
     frame = concatenate(found)
     if query.corrected:
-        frame = frame.where(_holds(frame))
+        frame = frame.where(holds(frame))
     order = np.lexsort((frame.seq, frame.time))
     return frame.take(order[::-1] if query.descending else order)
 
 
-def _holds(frame: Frame) -> Bools:
+def corrects(schema: Schema) -> bool:
+    """Its rows are windows, which may be corrected."""
+    return schema.role == "windows" and {"start", "revision"} <= schema.fields.keys()
+
+
+def holds(frame: Frame) -> Bools:
     """True where no other row has the same key and `start`, and a higher `revision`."""
     start, revision = frame["start"].values, frame["revision"].values
     order = np.lexsort((revision, start, frame.key))
@@ -102,8 +104,13 @@ def _holds(frame: Frame) -> Bools:
     return holds
 
 
-def listed(db: apsw.Connection, query: RowsQuery, codes: list[int] | None, *, by_key: bool = False) -> list[Part]:
-    """Whatever may hold rows of the query, in the order in which it begins to matter. `by_key`: tell chunks' keys."""
+def listed(
+    db: apsw.Connection, query: RowsQuery, codes: list[int] | None, *, by_key: bool = False, lacking: int = 0
+) -> list[Part]:
+    """Whatever may hold rows of the query, in the order in which it begins to matter. `by_key`: tell chunks' keys.
+
+    `lacking`: no chunks whose rows are in this rollup.
+    """
     where, values = "stream = ?", [query.stream]
     span: list[int] = []
     if query.start is not None:
@@ -112,6 +119,7 @@ def listed(db: apsw.Connection, query: RowsQuery, codes: list[int] | None, *, by
         where, span = where + " AND first < ?", [*span, query.end]
     tail = f"SELECT first, last, 'frames', id, rows, -1 FROM frames WHERE {where} AND history"
     found = list(db.execute(tail, [*values, *span]))
+    where += f" AND rolled & {lacking} = 0" if lacking else ""
     if codes is None or len(codes) > _MANY_KEYS:
         index, key = ("chunks_by_key", "key") if by_key else ("chunks_by_time", "-1")
         chunks = f"SELECT first, last, 'chunks', id, rows, {key} FROM chunks INDEXED BY {index} WHERE {where}"
@@ -133,10 +141,15 @@ def read(
     schema: Schema,
     codes: list[int] | None,
     edge: int | None = None,
+    *,
+    counts: bool = False,
 ) -> Frame:
-    """The rows of a part that the query asks for; with `edge` none beyond it."""
+    """The rows of a part that the query asks for; with `edge` none beyond it. `counts`: as rollups have them, too."""
     for (data,) in db.execute(f"SELECT data FROM {part.table} WHERE id = ?", (part.id,)):
-        frame = _fitting(unpack_frame(data), schema)
+        found = unpack_frame(data)
+        frame = _fitting(found, schema)
+        if counts:
+            frame = frame.with_columns(rollup.counts(found, schema))
         keep = np.ones(len(frame), np.bool_)
         if query.start is not None:
             keep &= frame.time >= query.start
@@ -203,6 +216,17 @@ def chunk_id(seq: int) -> int:
     return seq << _CHUNKS_A_NUMBER
 
 
+def ends(db: apsw.Connection, stream: str) -> tuple[int, int] | None:
+    """Its earliest and its latest time; None: there are no rows."""
+    found = [
+        row
+        for table, where in (("frames", "AND history"), ("chunks", ""))
+        for row in db.execute(f"SELECT min(first), max(last) FROM {table} WHERE stream = ? {where}", (stream,))
+        if row[0] is not None
+    ]
+    return (min(first for first, _ in found), max(last for _, last in found)) if found else None
+
+
 def info(db: apsw.Connection, stream: str, schema: Schema) -> StreamInfo:
     """How much of a stream there is, and from when to when."""
     total = "SELECT coalesce(sum(rows), 0), min(first), max(last), coalesce(sum(rows) FILTER (WHERE unsure), 0)"
@@ -215,46 +239,6 @@ def info(db: apsw.Connection, stream: str, schema: Schema) -> StreamInfo:
     oldest = min((t for t in firsts if t is not None), default=None)
     newest = max((t for t in lasts if t is not None), default=None)
     return StreamInfo(stream, schema, sum(counts), oldest, newest, unsure=sum(unsure))
-
-
-# --- limits ---------------------------------------------------------------------------------------------------------
-
-
-def prune(db: apsw.Connection, streams: Sequence[str], before: int | None, max_bytes: int | None) -> None:
-    """Drop what has no row younger than `before`, then the oldest of all until at most `max_bytes` are left.
-
-    What the journal still needs stays until the checkpoint has passed it, but no longer shows in answers.
-    """
-    marks = ", ".join("?" * len(streams))
-    if before is not None:
-        drop_frames(db, f"stream IN ({marks}) AND history AND last < ?", (*streams, before))
-        db.execute(f"DELETE FROM chunks WHERE stream IN ({marks}) AND last < ?", (*streams, before))
-    if max_bytes is None:
-        return
-    over = held(db, streams) - max_bytes
-    if over <= 0:
-        return
-    gone: dict[str, list[int]] = {"frames": [], "chunks": []}
-    for table, id_, size, _ in db.execute(
-        f"SELECT 'frames', id, {_FRAME_COST}, last FROM frames WHERE stream IN ({marks}) AND history UNION ALL "
-        f"SELECT 'chunks', id, {_CHUNK_COST}, last FROM chunks WHERE stream IN ({marks}) ORDER BY last, 1, 2",
-        (*streams, *streams),
-    ):
-        gone[table].append(id_)
-        over -= size
-        if over <= 0:
-            break
-    for id_ in gone["frames"]:
-        drop_frames(db, "id = ?", (id_,))
-    db.executemany("DELETE FROM chunks WHERE id = ?", [(id_,) for id_ in gone["chunks"]])
-
-
-def held(db: apsw.Connection, streams: Sequence[str]) -> int:
-    """Bytes that the history of these streams takes."""
-    marks = ", ".join("?" * len(streams))
-    frames = db.execute(f"SELECT sum({_FRAME_COST}) FROM frames WHERE stream IN ({marks}) AND history", streams)
-    chunks = db.execute(f"SELECT sum({_CHUNK_COST}) FROM chunks WHERE stream IN ({marks})", streams)
-    return sum(size or 0 for rows in (frames, chunks) for (size,) in rows)
 
 
 def drop_frames(db: apsw.Connection, where: str, values: Sequence[object]) -> None:

@@ -4,7 +4,8 @@
     its first row, its last, and the least and the greatest of every number that is asked for
 
 A chunk that lies within one span need not be opened: its summary has these four. Rows are whole ones, so that is enough only
-where one field is asked for.
+where one field is asked for. Where spans are several intervals of a rollup (rolled.py) they become whole ones, and it is asked
+instead: it has the rows that may be chosen.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import msgspec
 import numpy as np
 
 from pipeline.component import RowsQuery, Unanswerable
-from pipeline.frame import NO_PROGRESS, Array, Bools, Column, Frame, Ints, Schema, column, concatenate, empty
-from pipeline.journal import history
+from pipeline.frame import NO_PROGRESS, Bools, Frame, Ints, Schema, column, concatenate, empty
+from pipeline.journal import history, rolled, rollup
 from pipeline.journal.history import Part
+from pipeline.journal.rollup import Level
 from pipeline.walk import pages
 
 POOL = 200_000  # rows that are gathered before only those that a chart needs are kept
 MOST_ROWS = 500_000  # of an answer
+_FAR = 2**62  # ns
 PAGE = 50_000  # rows of windows that are looked at together
 
 _unpack = msgspec.msgpack.Decoder().decode
@@ -42,39 +45,60 @@ class _Grid(NamedTuple):
 
 def rows(db: apsw.Connection, query: RowsQuery, schema: Schema, codes: list[int] | None) -> Frame:
     """The rows of the chart, by time, key and arrival. Unanswerable: more than MOST_ROWS."""
-    grid = _grid(db, query, schema)
+    known = rollup.known(db)
+    grid, level = _grid(db, query, known)
     if grid is None:
         return empty(schema, NO_PROGRESS)
     fields = {name: schema.fields[name].kind for name in query.fields}
     numbers = [name for name, kind in fields.items() if kind in ("float", "int")]
     single = numbers[0] if len(fields) == 1 and numbers else None
     picked = _Picked(grid, numbers)
+    asked = rolled.Asked(db, query, schema, codes, known)
     if query.corrected:
         for page in pages(query, PAGE, lambda q: history.rows(db, q, schema, codes)):
             picked.add(page)
+    elif level is not None:
+        for frame in asked.frames(level):
+            picked.add(frame)
     else:
         for frame in _candidates(db, query, schema, codes, grid, single):
             picked.add(frame)
+    for frame in asked.gone(level):
+        picked.add(frame.where(history.holds(frame)) if query.corrected else frame)
     found = picked.frame()
     if found is None:
         return empty(schema, NO_PROGRESS)
     if single is not None:
         found = found.where(~_repeats(found, single))
-    order = np.lexsort((found.seq, found.key, found.time))
-    return found.take(order[::-1] if query.descending else order)
+    found = found.take(np.lexsort((found.seq, found.key, found.time)))
+    if known.of(query.stream):
+        found = found.where(~_twice(found, list(fields)))
+    return found.take(slice(None, None, -1)) if query.descending else found
 
 
-def _grid(db: apsw.Connection, query: RowsQuery, schema: Schema) -> _Grid | None:
-    """Over the span that is asked for; where it has no end, over what the stream has. None: there is nothing in it."""
-    held = history.info(db, query.stream, schema)
-    if held.oldest is None or held.newest is None:
-        return None
-    start = held.oldest if query.start is None else query.start
-    end = held.newest + 1 if query.end is None else query.end
+def _grid(db: apsw.Connection, query: RowsQuery, known: rollup.Known) -> tuple[_Grid | None, Level | None]:
+    """Over the span that is asked for; where it has no end, over what the stream has. None: there is nothing in it.
+
+    And the rollup whose intervals it is made of, if they are fine enough.
+    """
+    levels = known.of(query.stream)
+    start, end = query.start, query.end
+    if start is None or end is None or end - start > _FAR:
+        ends = [ends for name in (query.stream, *(each.name for each in levels)) if (ends := history.ends(db, name))]
+        if not ends:
+            return None, None
+        oldest, newest = min(first for first, _ in ends), max(last for _, last in ends)
+        start, end = oldest if start is None else start, newest + 1 if end is None else end
+    else:
+        oldest = start
     if end <= start:
-        return None
+        return None, None
     width = -(-(end - start) // max(1, query.points // 4))
-    return _Grid(start + max(0, (held.oldest - start) // width) * width, width)
+    level = None if query.corrected else rolled.fitting(levels, width)
+    if level is not None:
+        start -= start % level.every
+        width = -(-width // level.every) * level.every
+    return _Grid(start + max(0, (oldest - start) // width) * width, width), level
 
 
 # --- what is looked at ----------------------------------------------------------------------------------------------
@@ -183,33 +207,12 @@ class _Picked:
         frame = frame.take(np.lexsort((frame.seq, frame.time, frame.key)))
         span = self.grid.of(frame.time)
         begins = np.append(True, (np.diff(frame.key) != 0) | (np.diff(span) != 0))
-        starts = np.flatnonzero(begins)
-        lengths = np.diff(starts, append=len(frame))
-        keep = begins.copy()
-        keep[starts + lengths - 1] = True
-        for name in self.numbers:
-            _mark_extremes(frame[name], starts, lengths, keep)
-        frame = frame.where(keep)
+        frame = frame.where(rollup.chosen(frame, np.flatnonzero(begins), self.numbers))
         if len(frame) > MOST_ROWS:
             raise Unanswerable(
                 f"points: the answer would have more than {MOST_ROWS:,} rows; ask for fewer points, or for some keys"
             )
         return frame
-
-
-def _mark_extremes(numbers: Column, starts: Ints, lengths: Ints, keep: Bools) -> None:
-    """The first of the least and of the greatest in each group."""
-    values, known = numbers.values, numbers.known()
-    if values.dtype.kind == "f":
-        known = known & ~np.isnan(values)
-        lowest, highest = -np.inf, np.inf
-    else:
-        lowest, highest = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-    group = np.repeat(np.arange(len(starts)), lengths)
-    for best, worst in ((np.minimum, highest), (np.maximum, lowest)):
-        of_group: Array = best.reduceat(np.where(known, values, worst), starts)
-        hits = np.flatnonzero(known & (values == of_group[group]))
-        keep[hits[np.append(True, np.diff(group[hits]) != 0)[: len(hits)]]] = True
 
 
 def _repeats(frame: Frame, name: str) -> Bools:
@@ -218,4 +221,17 @@ def _repeats(frame: Frame, name: str) -> Bools:
     same = np.zeros(len(frame), np.bool_)
     alike = (frame.key[1:] == frame.key[:-1]) & (frame.time[1:] == frame.time[:-1])
     same[1:] = alike & known[1:] & known[:-1] & (values[1:] == values[:-1])
+    return same
+
+
+def _twice(frame: Frame, names: list[str]) -> Bools:
+    """True where a row is the one before it: a rollup and what it was made of were both looked at."""
+    same = np.zeros(len(frame), np.bool_)
+    same[1:] = (np.diff(frame.key) == 0) & (np.diff(frame.time) == 0) & (np.diff(frame.seq) == 0)
+    for name in names:
+        values, known = frame[name].values, frame[name].known()
+        equal = values[1:] == values[:-1]
+        if values.dtype.kind == "f":
+            equal |= np.isnan(values[1:]) & np.isnan(values[:-1])
+        same[1:] &= (known[1:] == known[:-1]) & (equal | ~known[1:])
     return same

@@ -5,7 +5,7 @@ keep a database of the format before in `tests/pipeline/journal/formats/`.
 """
 
 DATABASE = "headwater.db"
-FORMAT = 3
+FORMAT = 4
 
 # The history of a stream is its Frames as they came (the tail), and what these were rearranged to: chunks of one key.
 # `summary` has each number's count, sum, extremes and ends; first, last: event time, ns; unsure: as of frames
@@ -25,6 +25,15 @@ CREATE TABLE chunks (
 CREATE INDEX chunks_by_key ON chunks (stream, key, last, first, rows);
 CREATE INDEX chunks_by_time ON chunks (stream, last, first, rows, size, unsure);
 CREATE INDEX chunks_to_join ON chunks (stream, key, rows) WHERE rows < 1500;
+"""
+
+# Which rollups (rollup.py) have the rows of a chunk: a bit of each, 2**0 for the first that the stream ever had.
+_ROLLED = """
+ALTER TABLE chunks ADD COLUMN rolled INTEGER NOT NULL DEFAULT 0;
+DROP INDEX chunks_by_key;
+CREATE INDEX chunks_by_key ON chunks (stream, key, last, first, rows, rolled);
+DROP INDEX chunks_by_time;
+CREATE INDEX chunks_by_time ON chunks (stream, last, first, rows, size, unsure, rolled);
 """
 
 # What people did about alerts, and what became of each row of one that a delivering sink was given. `key` is its name: a
@@ -171,6 +180,7 @@ INSERT INTO dead_held VALUES (0, 0);
 """
     + _HELD
     + _CHUNKS
+    + _ROLLED
     + _ALERTS
 )
 
@@ -207,4 +217,5 @@ INSERT INTO dead_held SELECT count(*), coalesce(sum(size), 0) FROM dead;
 """
     + _HELD,
     2: _CHUNKS + _ALERTS,
+    3: _ROLLED,
 }

@@ -1,4 +1,4 @@
-"""Read-only SQL over the history: a table of each stream, with its key, `time` and its fields.
+"""Read-only SQL over the history: a table of each stream, with its key, `time` and its fields, and of each of its rollups.
 
 The question runs on a database of its own, in memory, that holds nothing but virtual tables (SQLite's "Virtual Table
 Mechanism"); what these read, it cannot name. What is asked of key and time decides which chunks are opened.
@@ -18,7 +18,8 @@ import apsw
 
 from pipeline.component import RowsQuery, Table, Unanswerable
 from pipeline.frame import Frame, Ints, Schema, instant_text, instants
-from pipeline.journal import history
+from pipeline.journal import history, rolled, rollup
+from pipeline.journal.rollup import Level
 from pipeline.quantity import duration
 from pipeline.times import instant, nanoseconds
 from pipeline.walk import Walk
@@ -128,8 +129,13 @@ def _prepare(db: apsw.Connection, source: Source, guard: _Guard, now: int) -> No
         db.create_scalar_function(name, function, arguments, deterministic=True)
     module: Any = _Module(source, guard)  # apsw's protocols ask for more than it calls
     db.create_module("history", module, use_bestindex_object=True)
-    names = _distinct(source.streams)
-    for stream, name in zip(source.streams, names, strict=True):
+    known = rollup.known(source.db)
+    module.rollups = {level.name: level for stream in source.streams for level in known.of(stream)}
+    called = {stream: stream for stream in source.streams} | {
+        n: rolled.called(level) for n, level in module.rollups.items()
+    }
+    names = _distinct(list(called.values()))
+    for stream, name in zip(called, names, strict=True):
         db.execute(f"CREATE VIRTUAL TABLE {_quoted(name)} USING history({_quoted(stream)})")
     db.authorizer = _authorizer({name.lower() for name in names})
     db.set_progress_handler(guard, 1_000)
@@ -279,30 +285,35 @@ class _Module:
     def __init__(self, source: Source, guard: _Guard) -> None:
         self.source = source
         self.guard = guard
+        self.rollups: Mapping[str, Level] = {}
 
     def Create(  # noqa: N802 - apsw's name
         self, connection: apsw.Connection, modulename: str, databasename: str, tablename: str, *args: Any
     ) -> tuple[str, _Table]:
         stream = args[0][1:-1].replace('""', '"')
-        table = _Table(self.source, self.guard, stream, self.source.streams[stream])
+        level = self.rollups.get(stream)
+        stream = stream if level is None else level.stream
+        table = _Table(self.source, self.guard, stream, self.source.streams[stream], level)
         return table.declaration(), table
 
     Connect = Create
 
 
 class _Table:
-    def __init__(self, source: Source, guard: _Guard, stream: str, schema: Schema) -> None:
+    def __init__(self, source: Source, guard: _Guard, stream: str, schema: Schema, level: Level | None) -> None:
         self.source = source
         self.guard = guard
         self.stream = stream
-        self.schema = schema
+        self.level = level  # of a rollup
+        self.recorded = schema
+        self.schema = schema = schema if level is None else rolled.schema_of(schema)
         # Name, kind, and the field it is of; None: the key, or the row's time.
         self.columns: list[tuple[str, str, str | None]] = [(schema.key, "key", None)] if schema.key else []
         self.columns.append(("time", "time", None))
         self.columns += [(name, field.kind, name) for name, field in schema.fields.items()]
         self.key = 0 if schema.key else None
         self.time = len(self.columns) - len(schema.fields) - 1
-        self.corrected = schema.role == "windows" and {"start", "revision"} <= schema.fields.keys()
+        self.corrected = history.corrects(schema)
 
     def declaration(self) -> str:
         names = _distinct([name for name, _, _ in self.columns])
@@ -366,6 +377,12 @@ class _Table:
             return
         query = RowsQuery(self.stream, None, start, end, 2**62, order == "desc", self.corrected)
         db = self.source.db
+        if self.level is not None:
+            intervals = rolled.summaries(db, self.level, self.recorded, codes, start, end, descending=order == "desc")
+            for said in intervals:
+                self.guard.look()
+                yield rolled.frame_of(said, descending=order == "desc")
+            return
         if not order and not self.corrected:
             for part in history.listed(db, query, codes):
                 self.guard.look()

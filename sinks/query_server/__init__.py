@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Meta
 
 from pipeline.clock import RealClock
-from pipeline.component import Server, Settings, Sink, SinkContext, StepWrites
+from pipeline.component import Kept, Server, Settings, Sink, SinkContext, StepWrites
 from pipeline.frame import Frame
+from pipeline.problem import did_you_mean
 from pipeline.quantity import Duration, Size
+
+DEFAULT = "default"  # of a table by input: what holds for those that it does not name
+LEAST, MOST = 10**9, 8  # ns; rollups of an input
+
+
+class Rollup(Settings, frozen=True):
+    """Of each key in each interval: what a chart needs, counts and sums."""
+
+    every: Annotated[Duration, Meta(ge=10**9, description="The interval, counted from 1970.")]
+    retention: Annotated[
+        Duration | None,
+        Meta(description="How long it is kept. Absent: 500,000 intervals, a minute's for almost a year."),
+    ] = None
+
+
+Rollups = tuple[Duration | Rollup, ...]
 
 
 class QueryServerSettings(Settings, frozen=True):
-    retention: Annotated[Duration | None, Meta(description="How old rows may get.")] = None
-    max_size: Annotated[Size | None, Meta(description="How large the history of each input may get.")] = None
+    retention: Annotated[
+        Duration | dict[str, Duration] | None,
+        Meta(description="How old rows may get; of all inputs, or by input, and `default` for the others."),
+    ] = None
+    max_size: Annotated[
+        Size | dict[str, Size] | None,
+        Meta(
+            description="How large the history of all inputs together may get, or of each input, as with `retention`."
+        ),
+    ] = None
+    rollup: Annotated[
+        Rollups | dict[str, Rollups],
+        Meta(description="Coarser histories that are kept for longer: intervals, for all inputs or by input."),
+    ] = ()
 
 
 class QueryServer(Sink):
@@ -64,18 +94,61 @@ class QueryServer(Sink):
     Times are asked for as 2026-01-31T12:00:00Z, as a number since 1970 (its size tells the unit), or as -1h. JSON has no
     NaN: it shows as null there, as what is missing does; CSV shows it. More on these answers: docs/query.md.
     Several query_servers answer as one; each keeps its inputs for its own time.
+    With `retention = { valid = "2 d", ten_seconds = "1 y", default = "30 d" }` each input has a time of its own; `max_size`
+    likewise. `rollup = ["1 min", { every = "1 h", retention = "5 y" }]` (or a table by input) keeps for each key and interval the
+    first row, the last and those with the extremes, how many rows there were and their sums. `points` is answered from these
+    where they are fine enough, and where nothing finer is left; in SQL they are tables such as valid_1min.
     At the limit: `retention` and `max_size` drop the oldest rows; without them the history grows until the disk is full.
+    A rollup keeps 500,000 intervals of a key unless it has a `retention`.
     """
 
     needs_server = True
 
     def __init__(self, settings: QueryServerSettings, context: SinkContext) -> None:
         super().__init__(settings, context)
-        self.retention = settings.retention
-        self.max_size = settings.max_size
-        for name, least in (("retention", self.retention), ("max_size", self.max_size)):
-            if least is not None and least <= 0:
-                context.problem(name, "must be more than nothing")
+        limits = (self._by_input("retention", settings.retention), self._by_input("max_size", settings.max_size))
+        self.kept = [Kept(s, limits[0].get(s), limits[1].get(s)) for s in dict.fromkeys((*limits[0], *limits[1]))]
+        self.kept = self.kept or [Kept(tuple(context.inputs), None, None)]
+        self.rollups = self._rollups(settings.rollup)
+
+    def _by_input(self, name: str, given: int | Mapping[str, int] | None) -> dict[tuple[str, ...], int]:
+        """Which inputs have which limit: one for all of them together, or each its own."""
+        inputs = tuple(self.context.inputs)
+        if given is None:
+            return {}
+        by_input = given if isinstance(given, Mapping) else {"": given}
+        for stream, least in by_input.items():
+            if least <= 0:
+                self.context.problem(f"{name}.{stream}" if stream else name, "must be more than nothing")
+        if not isinstance(given, Mapping):
+            return {inputs: given}
+        self._known(name, given)
+        return {(s,): limit for s in inputs if (limit := given.get(s, given.get(DEFAULT))) is not None}
+
+    def _rollups(self, given: Rollups | Mapping[str, Rollups]) -> dict[str, dict[int, int | None]]:
+        """By input: how long each is kept, by its interval."""
+        if isinstance(given, Mapping):
+            self._known("rollup", given)
+            by_input = {stream: given.get(stream, given.get(DEFAULT, ())) for stream in self.context.inputs}
+        else:
+            by_input = dict.fromkeys(self.context.inputs, given)
+        found: dict[str, dict[int, int | None]] = {}
+        for stream, entries in by_input.items():
+            for entry in entries:
+                one = entry if isinstance(entry, Rollup) else Rollup(entry)
+                if one.every < LEAST or (one.retention is not None and one.retention <= 0):
+                    self.context.problem("rollup", "an interval is at least 1 s, a retention more than nothing")
+                    return {}
+                found.setdefault(stream, {})[one.every] = one.retention
+            if len(found.get(stream, ())) > MOST:
+                self.context.problem("rollup", f"at most {MOST} for an input")
+        return found
+
+    def _known(self, name: str, given: Mapping[str, object]) -> None:
+        """`given` names inputs of this sink."""
+        for stream in given.keys() - {*self.context.inputs, DEFAULT}:
+            hint = did_you_mean(stream, [*self.context.inputs, DEFAULT])
+            self.context.problem(f"{name}.{stream}", f'"{stream}" is no input of this sink{hint}')
 
     def write(self, stream: str, frame: Frame, writes: StepWrites) -> None:
         writes.record(stream, frame)

@@ -106,6 +106,7 @@ inputs = [
     "grown_windows", "grown_windows.late", "recorded_windows", "recorded_windows.late",
     "readings.invalid", "messages.invalid", "grown.invalid", "recorded.invalid", "refused", "refused.late", "anywhere",
 ]
+rollup = ["5 s", "1 min"]
 
 [sinks.archive]
 type = "file"

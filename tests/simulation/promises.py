@@ -13,7 +13,7 @@ import orjson
 
 from pipeline.component import RowsQuery
 from pipeline.frame import Frame
-from pipeline.journal import history, outbox, state
+from pipeline.journal import history, outbox, rolled, rollup, state
 from tests.peer import ms
 from tests.simulation import oracle
 from tests.simulation.device import SimulatedPipeline
@@ -67,6 +67,7 @@ class Promises:
                 self.fail("the database is damaged")
             kept = self._kept()
             self._readings(kept)
+            self._rollups()
             self._refused(kept)
             self._copy(kept)
             self._alerts("anywhere", oracle.outputs(kept, list(SOURCES)))
@@ -119,6 +120,27 @@ class Promises:
         lost = [self.sent[n] for n in self.sim.world.acknowledged if not found[n]]
         if lost:
             self.fail(f"{len(lost)} acknowledged readings are lost: {lost[:3]}")
+
+    def _rollups(self) -> None:
+        """Each row of the history counts once in each rollup, and an interval's sums and extremes are theirs."""
+        for stream in (*SOURCES, "ten_seconds"):
+            frame, schema = self._stored(stream), self.streams[stream]
+            field = "n" if stream == "ten_seconds" else "value"
+            for level in rollup.known(self.db).of(stream):
+                wanted: dict[tuple[int, int], list[float]] = {}
+                for key, time, value in zip(
+                    frame.key.tolist(), frame.time.tolist(), frame[field].tolist(), strict=True
+                ):
+                    wanted.setdefault((key, time - time % level.every), []).append(value)
+                found: dict[tuple[int, int], tuple[float, ...]] = {}
+                for said in rolled.summaries(self.db, level, schema, None, -(2**60), 2**62, descending=False):
+                    of_each = zip(
+                        said.key.tolist(), said.start.tolist(), *(c.tolist() for c in said.fields[field]), strict=True
+                    )
+                    found |= {(key, start): (n, round(total, 6), *ends) for key, start, n, total, *ends in of_each}
+                right = {at: (len(v), round(sum(v), 6), min(v), max(v)) for at, v in wanted.items()}
+                if found != right:
+                    self.fail(f"{level.name}: {sorted(found.items() ^ right.items())[:4]}")
 
     def _refused(self, kept: list[oracle.Reading]) -> None:
         """Each reading was kept or refused, once; more than once only what was sent again without a key."""

@@ -10,7 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import pytest
+
+import pipeline.compactor
 import pipeline.engine
+import pipeline.journal.compaction
 import pipeline.sources.file
 from pipeline.run import Pipeline
 from pipeline.trial.loop import SECOND, LoopClock, VirtualLoop
@@ -221,22 +225,34 @@ class Simulation:
 def simulate(seed: int, plant: Callable[[Simulation], None] = lambda _: None) -> Ran:
     """Run one seed. Failed if an invariant does not hold."""
     sys.modules["pipeline.sources.broker"] = broker
-    steps = pipeline.engine.CHECKPOINT_STEPS
-    chunk = pipeline.sources.file.CHUNK
     chance = random.Random(seed)
-    pipeline.engine.CHECKPOINT_STEPS = chance.choice([2, 10, 100, 2000])
-    pipeline.sources.file.CHUNK = chance.choice([300, 3_000, chunk])
     loop = VirtualLoop()
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
-        try:
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(pipeline.engine, "CHECKPOINT_STEPS", chance.choice([2, 10, 100, 2000]))
+        patch.setattr(pipeline.sources.file, "CHUNK", chance.choice([300, 3_000, pipeline.sources.file.CHUNK]))
+        if chance.random() < 0.7:
+            _rearranging(patch)
 
-            async def run() -> Ran:
-                simulation = Simulation(seed, Path(name), loop)
-                plant(simulation)
-                return await simulation.run()
+        async def run() -> Ran:
+            simulation = Simulation(seed, Path(name), loop)
+            plant(simulation)
+            return await simulation.run()
 
-            with asyncio.Runner(loop_factory=lambda: loop) as runner:
-                return runner.run(run())
-        finally:
-            pipeline.engine.CHECKPOINT_STEPS = steps
-            pipeline.sources.file.CHUNK = chunk
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            return runner.run(run())
+
+
+def _rearranging(patch: pytest.MonkeyPatch) -> None:
+    """The history and its rollups, again and again, as if a few rows were worth it."""
+    patch.setattr(pipeline.compactor, "EVERY_S", 3.0)
+    for name, value in (
+        ("MANY_FRAMES", 6),
+        ("MANY_PARTS", 3),
+        ("ROWS_A_KEY", 8),
+        ("LEAST_ROWS", 20),
+        ("MANY_CHUNKS", 3),
+    ):
+        patch.setattr(pipeline.journal.compaction, name, value)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from pipeline.clock import VirtualClock
-from pipeline.component import AlertNotes, RowsQuery, Services, SinkContext, StreamInfo
+from pipeline.component import AlertNotes, Kept, RowsQuery, Services, SinkContext, StreamInfo
 from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, KeyTable, Schema, column
 from pipeline.quantity import Duration, Size
 from pipeline.server import HttpServer
-from sinks.query_server import QueryServer, QueryServerSettings
+from sinks.query_server import QueryServer, QueryServerSettings, Rollup
 from sinks.query_server.forms import LARGE
 from sinks.query_server.questions import LATEST, MOST
 
@@ -524,5 +524,40 @@ def test_settings_of_the_history() -> None:
     settings = QueryServerSettings(retention=Duration(SECOND), max_size=Size(0))
     context = SinkContext("local", {"valid": READINGS}, KeyTable())
     sink = QueryServer(settings, context)
-    assert (sink.retention, sink.max_size) == (SECOND, 0)
+    assert sink.kept == [Kept(("valid",), SECOND, 0)]
     assert [setting for setting, _ in context.problems] == ["max_size"]
+
+
+def made_of(**settings: Any) -> tuple[QueryServer, list[tuple[str, str]]]:
+    context = SinkContext("local", {"valid": READINGS, "seconds": READINGS, "hot": READINGS}, KeyTable())
+    return QueryServer(QueryServerSettings(**settings), context), context.problems
+
+
+def test_limits_of_each_input() -> None:
+    """A text is for all inputs together, a table for each; `default` for those that it does not name."""
+    sink, problems = made_of(retention={"valid": Duration(5), "default": Duration(9)}, max_size={"valid": Size(70)})
+    assert problems == []
+    assert [*sink.kept] == [Kept(("valid",), 5, 70), Kept(("seconds",), 9, None), Kept(("hot",), 9, None)]
+    sink, _ = made_of(retention=Duration(5), max_size={"hot": Size(70)})
+    assert [*sink.kept] == [Kept(("valid", "seconds", "hot"), 5, None), Kept(("hot",), None, 70)]
+    _, problems = made_of(retention={"vaild": Duration(5), "hot": Duration(0)})
+    assert sorted(problems) == [
+        ("retention.hot", "must be more than nothing"),
+        ("retention.vaild", '"vaild" is no input of this sink (did you mean "valid"?)'),
+    ]
+
+
+def test_rollups_of_each_input() -> None:
+    minute, hour = 60 * SECOND, 3_600 * SECOND
+    sink, problems = made_of(rollup=(Duration(minute), Rollup(Duration(hour), Duration(9))))
+    assert problems == []
+    assert sink.rollups == {name: {minute: None, hour: 9} for name in ("valid", "seconds", "hot")}
+    sink, _ = made_of(rollup={"valid": (Duration(hour),)})
+    assert sink.rollups == {"valid": {hour: None}}
+    _, problems = made_of(rollup={"secnds": (Duration(hour),), "hot": (Duration(5),)})
+    assert sorted(problems) == [
+        ("rollup", "an interval is at least 1 s, a retention more than nothing"),
+        ("rollup.secnds", '"secnds" is no input of this sink (did you mean "seconds"?)'),
+    ]
+    _, problems = made_of(rollup=tuple(Duration(SECOND * n) for n in range(1, 10)))
+    assert {text for _, text in problems} == {"at most 8 for an input"}

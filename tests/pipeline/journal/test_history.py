@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.component import RowsQuery
 from pipeline.frame import NO_PROGRESS, Column, Field, Frame, Schema
-from pipeline.journal import compaction, history
+from pipeline.journal import compaction, history, retention
 from pipeline.journal.schema import TABLES
 from pipeline.packing import unpack_frame
 
@@ -93,10 +93,10 @@ def test_info_and_pruning(compacted: bool) -> None:
         compact(db)
         assert list(db.execute("SELECT id FROM frames")) == []
     assert (history.info(db, "s", SCHEMA).rows, history.info(db, "s", SCHEMA).newest) == (4, 20)
-    history.prune(db, ["s"], before=6, max_bytes=None)
+    retention.prune(db, ["s"], before=6, max_bytes=None)
     oldest = history.info(db, "s", SCHEMA).oldest
     assert oldest == (0 if compacted else 6)  # a chunk goes when its last row does
-    history.prune(db, ["s"], before=None, max_bytes=1)
+    retention.prune(db, ["s"], before=None, max_bytes=1)
     assert history.info(db, "s", SCHEMA).rows == 0
 
 
@@ -152,7 +152,7 @@ def test_what_was_dropped_meanwhile_does_not_come_back() -> None:
         patch.setattr(compaction, "ROWS_A_KEY", 1)
         piece = compaction.find(db, "s", 1)
     assert piece is not None
-    history.prune(db, ["s"], before=1, max_bytes=None)
+    retention.prune(db, ["s"], before=1, max_bytes=None)
     assert not compaction.replace(db, piece, list(piece.packed()))
     assert history.info(db, "s", SCHEMA).rows == 2
 
