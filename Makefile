@@ -11,7 +11,7 @@ MINUTES ?= 60
 DAYS ?= 7
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-operators torture soak simulate fuzz-http offline clean durability
+.PHONY: help run test check format bench bench-operators torture soak simulate fuzz fuzz-http offline clean durability
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -54,6 +54,9 @@ torture: $(VENV)/dev.stamp ## kill a real pipeline again and again (KILLS=1000)
 
 simulate: $(VENV)/dev.stamp ## the whole engine on a simulated disk, clock and network (SEEDS=1000)
 	SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation
+
+fuzz: $(VENV)/dev.stamp ## feed every codec with whatever bytes (CASES=20000)
+	CASES=$(if $(filter command line,$(origin CASES)),$(CASES),20000) $(BIN)/python -m pytest tests/test_fuzz_codecs.py
 
 fuzz-http: $(VENV)/dev.stamp ## Schemathesis asks a running device, by its /openapi.json (CASES=500)
 	CASES=$(CASES) $(BIN)/python -m pytest -s tests/test_fuzz_http.py
