@@ -50,7 +50,12 @@ class HttpProblem(Exception):
 
 def problem_body(status: int, detail: str, **more: Any) -> bytes:
     title = HTTPStatus(status).phrase
-    return orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, **more})
+    told = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    try:
+        return orjson.dumps(told)
+    except TypeError:  # what a client wrote and is told again need not be text
+        shown = {k: v.encode(errors="replace").decode() if isinstance(v, str) else v for k, v in told.items()}
+        return orjson.dumps(shown)
 
 
 def answer(value: Any, status: int = 200) -> web.Response:

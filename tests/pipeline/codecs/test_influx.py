@@ -457,3 +457,10 @@ def test_influxdb_reads_the_same(influxd: str) -> None:
     assert taken(codec, [data]) == [
         {"key": row["id"], **{n: v for n, v in row.items() if n != "id"}} for row in written
     ]
+
+
+def test_a_field_without_a_name_is_refused_alike_alone_and_beside_others() -> None:
+    made = make("influx", {"value": "float"}, "id", None)
+    alone = made.decode([b"w =1,value=2"]).refused
+    assert [r.reason for r in alone] == ["not line protocol: a field is written name=value"]
+    assert made.decode([b"", b"w =1,value=2"]).refused[1][1:] == alone[0][1:]
