@@ -433,6 +433,7 @@ class Buffer:
     rate: int = 1_000  # rows a second at most of what an outage left behind
     rows: int = 500  # at most in one batch
     wait: int = 5_000_000_000  # ns that the oldest row may wait for the batch to fill
+    in_order: bool = False  # also after an outage, oldest first: nothing overtakes what it left behind
 
 
 class SinkContext(Context):

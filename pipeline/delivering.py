@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
-from pipeline.component import Batch, Buffer, Settings, Sink, SinkContext, StepWrites
+from pipeline.component import Batch, Buffer, Outcome, Settings, Sink, SinkContext, StepWrites
 from pipeline.frame import Frame, rows
 from pipeline.quantity import Duration, Size, duration
 from pipeline.thin import shown
@@ -52,6 +52,28 @@ async def guilty(rows: Sequence[int], take: Callable[[Sequence[int]], Awaitable[
         return {rows[0]: reason}
     middle = len(rows) // 2
     return {**await guilty(rows[:middle], take), **await guilty(rows[middle:], take)}
+
+
+async def in_parts(count: int, offer: Callable[[Sequence[int]], Awaitable[Outcome]]) -> Outcome:
+    """How a batch of so many rows ends where `offer` sends some of them: those that are refused alone are rejected."""
+
+    async def take(rows: Sequence[int]) -> str:
+        outcome = await offer(rows)
+        if not (outcome.delivered or outcome.refused):
+            raise _Failed(outcome)
+        return "" if outcome.delivered else outcome.reason or "refused"
+
+    try:
+        rejected = await guilty(range(count), take)
+    except _Failed as failed:
+        return failed.outcome
+    return Outcome(delivered=True, rejected=rejected)
+
+
+class _Failed(Exception):
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
 
 
 class DeliveringSink(Sink):

@@ -137,7 +137,7 @@ class Courier:
                 before += len(frame)
             freed = outbox.finish(db, self.name, bounds, len(batch), refused=len(refused))
             if self.failing:
-                outbox.recover(db, self.name)
+                outbox.recover(db, self.name, in_order=self.buffer.in_order)
             return freed
 
         await self.room.freed_by(work)

@@ -14,7 +14,7 @@ from msgspec import Meta
 from pipeline import tls as tls_settings
 from pipeline.component import Context, Outcome
 from pipeline.delivering import DeliveringSettings
-from pipeline.http_auth import NoToken, OAuth, OAuthSettings, SignSettings, signature
+from pipeline.http_auth import NoToken, OAuth, OAuthSettings, SignSettings, basic, signature
 from pipeline.quantity import Duration, Secret, duration
 from pipeline.tls import TlsSettings, client_context
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Refusals that pass: by themselves, or when a person has mended the credentials. No row is to blame for those.
 AGAIN = {401, 403, 407, 408, 425, 429}
+BLAMES_ROWS = {400, 413, 422}  # of databases: what was sent is wrong, or too much at a time
 LONGEST_REASON = 200  # characters of a peer's answer that are kept
 LONGEST_ANSWER = 1 << 20  # bytes of a provider's answer
 MASKED_FROM = 4  # characters; a shorter secret is none, and would be found everywhere
@@ -73,6 +74,13 @@ class Answer(NamedTuple):
     def outcome(self) -> Outcome:
         return outcome(self.status, self.retry_after, self.text)
 
+    @property
+    def verdict(self) -> Outcome:
+        """Of a peer that refuses rows with few statuses: any other refusal is mended by a person, and the rows wait."""
+        made = self.outcome
+        made.refused = self.status in BLAMES_ROWS
+        return made
+
 
 class Unanswered(Exception):
     """The peer gave no answer; the text says why, without anything secret."""
@@ -86,8 +94,20 @@ class HttpPeer:
     """One session with a peer, opened when first needed, and anew after an error of the network (so that renewed
     certificates are taken)."""
 
-    def __init__(self, settings: HttpSettings, context: Context) -> None:
+    def __init__(
+        self,
+        settings: HttpSettings,
+        context: Context,
+        *,
+        scheme: str = "Bearer",
+        user: str | None = None,
+        password: Secret | None = None,
+    ) -> None:
+        """`scheme`: the word before `token`; `user` and `password`: for peers that ask for these."""
         self.settings = settings
+        self.authorization = f"{scheme} {settings.token.reveal()}" if settings.token else ""
+        if user is not None:
+            self.authorization = basic(user, password.reveal() if password else "")
         self.folder = context.folder
         self.oauth: OAuth | None = None
         if settings.tls:
@@ -101,7 +121,8 @@ class HttpPeer:
         for setting, secret in {**named, **({"token": settings.token} if settings.token else {})}.items():
             if not secret.reveal().isprintable():
                 context.problem(setting, "must be one line of printable characters")
-        self._secrets = [s for s in self._all_secrets() if len(s) >= MASKED_FROM]
+        found = [*self._all_secrets(), password.reveal() if password else "", self.authorization.partition(" ")[2]]
+        self._secrets = [secret for secret in found if len(secret) >= MASKED_FROM]
         self._session: ClientSession | None = None
 
     def _all_secrets(self) -> list[str]:
@@ -173,7 +194,7 @@ class HttpPeer:
     def _open(self) -> ClientSession:
         if self._session is None:
             given = self.settings
-            headers = {"Authorization": f"Bearer {given.token.reveal()}"} if given.token else {}
+            headers = {"Authorization": self.authorization} if self.authorization else {}
             self._session = self._bare_session({**headers, **{n: v.reveal() for n, v in given.headers.items()}})
         return self._session
 

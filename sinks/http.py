@@ -53,8 +53,9 @@ class Http(DeliveringSink):
     out. A text as `body` is sent as text/plain. In `url` a field is escaped, and stands behind the host; a row without that
     field, or with one that would change the path (".."), is refused.
     Delivery: at least once, a row at a time, in order for each key; each row has an Idempotency-Key that stays the same on
-    every try. 2xx is taken; 401, 403, 407, 408, 425, 429, 5xx, redirects and a silent network are tried again with growing
-    pauses, and the key's later rows wait; any other answer makes the row a dead letter.
+    every try; nothing overtakes what an outage left behind. 2xx is taken; 401, 403, 407, 408, 425, 429, 5xx, redirects and
+    a silent network are tried again with growing pauses, and the key's later rows wait; any other answer makes the row a
+    dead letter.
     With `once` at most once: a row is tried once, and is a dead letter with the reason if it is not taken; one that was on
     its way when the process ended is not sent again, and is one too. With `expires` a row older than that (by its time and
     this device's clock) is not sent but becomes a dead letter: no command of before an outage comes after it.
@@ -64,8 +65,9 @@ class Http(DeliveringSink):
     def __init__(self, settings: HttpSettings, context: SinkContext) -> None:
         super().__init__(settings, context)
         self.settings = settings
+        assert self.buffer
+        self.buffer.in_order = True
         if settings.once:
-            assert self.buffer
             self.buffer.rows = 1  # what is written down as begun is this row and no other
         self.peer = HttpPeer(settings, context)
         kinds = self.kinds()

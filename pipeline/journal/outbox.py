@@ -185,10 +185,10 @@ def fail(db: apsw.Connection, sink: str) -> None:
     db.execute("INSERT INTO outages VALUES (?, 1, 0) ON CONFLICT (sink) DO UPDATE SET failing = 1", (sink,))
 
 
-def recover(db: apsw.Connection, sink: str) -> None:
-    """It can again: what waits now is the backlog of the outage."""
-    newest = "(SELECT coalesce(max(id), 0) FROM outbox WHERE sink = ?)"
-    db.execute(f"UPDATE outages SET failing = 0, backlog = {newest} WHERE sink = ?", (sink, sink))
+def recover(db: apsw.Connection, sink: str, *, in_order: bool = False) -> None:
+    """It can again: what waits now is the backlog of the outage. `in_order`: it goes as if there had been none."""
+    newest = "0" if in_order else "(SELECT coalesce(max(id), 0) FROM outbox WHERE sink = ?1)"
+    db.execute(f"UPDATE outages SET failing = 0, backlog = {newest} WHERE sink = ?1", (sink,))
 
 
 def backlog(db: apsw.Connection, sink: str) -> int:

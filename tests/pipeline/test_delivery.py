@@ -191,6 +191,21 @@ async def test_a_backlog_goes_no_faster_than_its_rate(tmp_path: Path) -> None:
     assert times[-1] - times[0] >= 4 * 20 / 500 - 0.01
 
 
+async def test_in_order_nothing_overtakes(tmp_path: Path) -> None:
+    """Not what must be kept, and not what comes after the outage."""
+    peer = Peer(Buffer(rows=1, wait=0, in_order=True))
+    peer.away = True
+    async with rig(tmp_path, peer) as r:
+        for stream in ("readings", "alerts", "readings", "alerts"):
+            await r.put(1, stream)
+        await r.until(lambda status: r.delivery.couriers["cloud"].failures > 0)
+        peer.away = False
+        await r.put(1)
+        status = await r.until(lambda status: not status.rows)
+    assert status.sent == 5
+    assert [part["value"].tolist() for _, batch in peer.taken for _, part in batch.parts] == [[0], [1], [2], [3], [4]]
+
+
 class Picky(Peer):
     """Takes a batch but for its second row."""
 
