@@ -42,10 +42,15 @@ class Context:
         self.folder = folder  # where the pipeline file lies: relative paths start here
         self.clock = clock
         self.problems: list[tuple[str, str]] = []
+        self.warnings: list[tuple[str, str]] = []
 
     def problem(self, setting: str, text: str) -> None:
         """Report what is wrong with a setting (`levels.warning.when`); all problems are shown together."""
         self.problems.append((setting, text))
+
+    def warn(self, setting: str, text: str) -> None:
+        """Report what may be set and will yet hurt, with the way out: `headwater check` shows it, and a run goes on."""
+        self.warnings.append((setting, text))
 
 
 # --- operators ------------------------------------------------------------------------------------------------------

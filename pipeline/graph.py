@@ -134,6 +134,7 @@ class Graph:
         self.keys = keys
         self.clock = clock
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []  # what may be set and will yet hurt
         self.sources: dict[str, Source] = {}
         self.sinks: dict[str, Sink] = {}
         self.edges: dict[str, Edge] = {}
@@ -160,11 +161,11 @@ class Graph:
                 self._problem(node, "", str(error) or type(error).__name__)
         for setting, text in context.problems:
             self._problem(node, setting, text)
+        self.warnings += [self.config.problem(_path(node, setting), text) for setting, text in context.warnings]
         return made
 
     def _problem(self, node: Node, setting: str, text: str) -> None:
-        path = (*node.path, *(int(part) if part.isdigit() else part for part in setting.split(".") if part))
-        self.problems.append(self.config.problem(path, text))
+        self.problems.append(self.config.problem(_path(node, setting), text))
 
     def _source(self, node: Node) -> None:
         source = self._construct(node, SourceContext(node.name, self.keys, **self._made))
@@ -324,3 +325,8 @@ class Graph:
             if f"{name}.merge" in states:
                 merge.reached = states[f"{name}.merge"]["reached"]
         return strange
+
+
+def _path(node: Node, setting: str) -> tuple[str | int, ...]:
+    """Where a setting of a node stands in the file; of a list, with numbers."""
+    return (*node.path, *(int(part) if part.isdigit() else part for part in setting.split(".") if part))

@@ -43,7 +43,7 @@ class File(Protocol):
 def masked(config: File) -> str:
     """Its text without what is secret."""
     text = _PASSWORD.sub(rf"\g<1>{MASK}", config.text)
-    written = [where for where in _secrets(config) if _is_literal(config, where)]
+    written = written_out(config)
     if not written:
         return text
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
@@ -54,6 +54,11 @@ def masked(config: File) -> str:
         start = starts[positions.line_of(lines, where) - 1]
         text = text[:start] + _without(text[start:], _value(config, where), f"{MASK} {where[-1]}")
     return text
+
+
+def written_out(config: File) -> list[Where]:
+    """The secrets that stand in the file itself."""
+    return [where for where in _secrets(config) if _is_literal(config, where)]
 
 
 def _without(text: str, secret: str, mask: str) -> str:

@@ -23,9 +23,9 @@ class Problem(NamedTuple):
     path: tuple[str | int, ...]  # of the setting: ("operators", "hot", "when"); (): of the whole file
     text: str
 
-    def show(self, file: Path) -> str:
+    def show(self, file: Path, mark: str = "") -> str:
         """`pipeline.toml:31: operators.hot.when: what is wrong`"""
-        return f"{file}:{self.line}: {dotted(self.path) + ': ' if self.path else ''}{self.text}"
+        return f"{file}:{self.line}: {mark}{dotted(self.path) + ': ' if self.path else ''}{self.text}"
 
     def as_dict(self) -> dict[str, object]:
         """For programs."""

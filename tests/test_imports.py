@@ -51,6 +51,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.masked",
             "pipeline.nodes",
             "pipeline.file_schema",
+            "pipeline.advice",
             "pipeline.drawing",
         ),
     ),

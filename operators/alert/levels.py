@@ -11,6 +11,7 @@ from pipeline.frame import Array, Bools, Frame, Ints
 
 if TYPE_CHECKING:
     from pipeline.expression import Expression
+    from pipeline.frame import Schema
 
 MOST_LEVELS = 20  # so that the codes of all fit into 64 bits
 
@@ -101,10 +102,19 @@ def levels_of(settings: Any, context: Any, schema: Any) -> list[Level]:
     for index, (at, name, level) in enumerate(declared):
         when = context.expression(level.when, at + "when", "bool", schema)
         clear = None if level.clear is None else context.expression(level.clear, at + "clear", "bool", schema)
+        if level.clear is None and not (level.for_ or settings.for_) and _measured(when, schema):
+            context.warn(
+                at + "when", 'a value around the limit raises it again and again: add "clear" below it, or "for"'
+            )
         hold = settings.for_ if level.for_ is None else level.for_
         keep = settings.keep if level.keep is None else level.keep
         levels.append(Level(index, name, when, clear, int(hold), int(keep)))
     return levels
+
+
+def _measured(when: Expression, schema: Schema) -> bool:
+    """Does it look at what a sensor measures, with noise?"""
+    return any(schema.fields[name].kind == "float" for name in when.names if name in schema.fields)
 
 
 DEFAULT_LEVEL = "warning"

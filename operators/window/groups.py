@@ -44,6 +44,10 @@ class Groups:
                 context.problem("by", f'"{name}" is named twice')
             elif name in context.fields and context.fields[name].nan:
                 context.problem("by", f'"{name}" may be NaN, which equals nothing and makes no group')
+            elif name in context.fields and context.fields[name].kind == "float":
+                context.warn(
+                    "by", f'each different "{name}" is a group of its own: round it first, or group by something else'
+                )
             elif name in OWN_FIELDS:
                 context.problem("by", f'the rows of a window have a "{name}" of their own; rename that of the input')
         return tuple(dict.fromkeys(name for name in by if name in known))

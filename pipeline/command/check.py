@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    from pipeline.advice import advice
     from pipeline.estimate import estimate
     from pipeline.problem import ConfigError
     from pipeline.trial.tests import checked
@@ -22,14 +23,21 @@ def main(options: argparse.Namespace) -> int:
     except ConfigError as error:
         if options.format != "json":
             raise
-        print(json.dumps({"file": str(options.file), "problems": [p.as_dict() for p in error.problems]}))
+        print(
+            json.dumps({"file": str(options.file), "problems": [p.as_dict() for p in error.problems], "warnings": []})
+        )
         return 2
+    estimated = estimate(config, graph)
+    warnings = advice(config, graph, estimated.memory)
     if options.format == "json":
-        print(json.dumps({"file": str(options.file), "problems": [], **estimate(config, graph).as_dict()}))
+        told = {"problems": [], "warnings": [warning.as_dict() for warning in warnings]}
+        print(json.dumps({"file": str(options.file), **told, **estimated.as_dict()}))
     else:
         counts = f"{len(graph.sources)} sources, {len(graph.edges)} operators, {len(graph.sinks)} sinks"
         if tests:
             counts += f", {len(tests)} tests"
         print(f"{options.file}: no problems ({counts})")
-        print("\n".join(estimate(config, graph).lines()))
+        for warning in warnings:
+            print(warning.show(options.file, "warning: "))
+        print("\n".join(estimated.lines()))
     return 0

@@ -150,6 +150,9 @@ class QueryServer(Sink):
             hint = did_you_mean(stream, [*self.context.inputs, DEFAULT])
             self.context.problem(f"{name}.{stream}", f'"{stream}" is no input of this sink{hint}')
 
+        if not self.retention and not self.max_size:
+            context.warn("", "its history grows until the disk is full: set retention or max_size")
+
     def write(self, stream: str, frame: Frame, writes: StepWrites) -> None:
         writes.record(stream, frame)
 

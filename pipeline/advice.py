@@ -1,0 +1,67 @@
+"""What a pipeline file may be allowed to say and will yet hurt: for `headwater check`, with the way out. Nothing here stops a run.
+
+What a component knows of itself it tells (`Context.warn`); here is what only the whole file shows.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from pipeline import masked
+from pipeline.loopback import is_loopback
+from pipeline.problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.config import Config
+    from pipeline.graph import Graph
+    from pipeline.settings import Where
+
+MUCH = 0.5  # of this machine's memory
+
+
+def advice(config: Config, graph: Graph, memory: int) -> list[Problem]:
+    """Of a graph without problems; `memory`: the bytes it may take at most."""
+    found = [*_server(config), *_secrets(config), *_unread(config, graph), *_memory(config, memory)]
+    return sorted([*graph.warnings, *(config.problem(where, text) for where, text in found)])
+
+
+def _server(config: Config) -> Iterator[tuple[Where, str]]:
+    server = config.server
+    if is_loopback(server.address()[0]) or "server" not in config.raw:
+        return
+    if server.insecure and not server.token:
+        yield ("server", "insecure"), "anyone in the network may read and send: set a token"
+    elif server.tls is None:
+        yield (
+            ("server", "listen"),
+            "the token crosses the network in plain text: add tls, or put a proxy with it in front",
+        )
+
+
+def _secrets(config: Config) -> Iterator[tuple[Where, str]]:
+    for where in masked.written_out(config):
+        name = str(where[-1]).upper()
+        yield (
+            where,
+            f"the secret stands in the file, and in every copy of it: write ${{{name}}}, and set that in the environment",
+        )
+
+
+def _unread(config: Config, graph: Graph) -> Iterator[tuple[Where, str]]:
+    """Operators whose rows go nowhere."""
+    read = {stream.partition(".")[0] for stream in chain.from_iterable(graph.inputs.values())}
+    for name in graph.edges:
+        if name not in read:
+            yield config.nodes[name].path, "nothing reads its rows: name it in the inputs of a sink, or take it out"
+
+
+def _memory(config: Config, memory: int) -> Iterator[tuple[Where, str]]:
+    import psutil
+
+    there = psutil.virtual_memory().total
+    if memory > MUCH * there:
+        text = f"with so many keys it may take {memory / 1e6:,.0f} MB of the {there / 1e6:,.0f} MB here: lower max_keys"
+        yield ("pipeline", "max_keys"), text
