@@ -108,6 +108,10 @@ class QueryServer(Sink):
         super().__init__(settings, context)
         limits = (self._by_input("retention", settings.retention), self._by_input("max_size", settings.max_size))
         self.kept = [Kept(s, limits[0].get(s), limits[1].get(s)) for s in dict.fromkeys((*limits[0], *limits[1]))]
+        if endless := [stream for stream in context.inputs if all(stream not in limit for limit in limits)]:
+            context.warn(
+                "", f"the history of {', '.join(endless)} grows until the disk is full: set retention or max_size"
+            )
         self.kept = self.kept or [Kept(tuple(context.inputs), None, None)]
         self.rollups = self._rollups(settings.rollup)
 
@@ -149,9 +153,6 @@ class QueryServer(Sink):
         for stream in given.keys() - {*self.context.inputs, DEFAULT}:
             hint = did_you_mean(stream, [*self.context.inputs, DEFAULT])
             self.context.problem(f"{name}.{stream}", f'"{stream}" is no input of this sink{hint}')
-
-        if not self.retention and not self.max_size:
-            context.warn("", "its history grows until the disk is full: set retention or max_size")
 
     def write(self, stream: str, frame: Frame, writes: StepWrites) -> None:
         writes.record(stream, frame)

@@ -68,7 +68,7 @@ def test_nothing_is_said_of_what_we_give_away(file: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ('\nretention = "30 d"', "", "p.toml:23: sinks.local: its history grows until the disk is full"),
+        ('\nretention = "30 d"', "", "p.toml:23: sinks.local: the history of mean, hot grows until the disk is full"),
         (
             '\nclear = "value < 28"',
             "",
@@ -118,7 +118,7 @@ def test_check_shows_them_and_is_fine_all_the_same(tmp_path: Path, capsys: pytes
     told(tmp_path, ('\nretention = "30 d"', ""))
     file = str(tmp_path / "pipeline.toml")
     assert main(["check", file]) == 0
-    assert f"{file}:23: warning: sinks.local: its history grows" in capsys.readouterr().out
+    assert f"{file}:23: warning: sinks.local: the history of mean, hot grows" in capsys.readouterr().out
     assert main(["check", file, "--format", "json"]) == 0
     (warning,) = json.loads(capsys.readouterr().out)["warnings"]
     assert (warning["line"], warning["path"]) == (23, "sinks.local")
