@@ -108,10 +108,10 @@ class QueryServer(Sink):
         super().__init__(settings, context)
         limits = (self._by_input("retention", settings.retention), self._by_input("max_size", settings.max_size))
         self.kept = [Kept(s, limits[0].get(s), limits[1].get(s)) for s in dict.fromkeys((*limits[0], *limits[1]))]
-        if endless := [stream for stream in context.inputs if all(stream not in limit for limit in limits)]:
-            context.warn(
-                "", f"the history of {', '.join(endless)} grows until the disk is full: set retention or max_size"
-            )
+        limited = {stream for limit in limits for streams in limit for stream in streams}
+        if endless := [stream for stream in context.inputs if stream not in limited]:
+            text = f"the history of {', '.join(endless)} grows until the disk is full: set retention or max_size"
+            context.warn("", text)
         self.kept = self.kept or [Kept(tuple(context.inputs), None, None)]
         self.rollups = self._rollups(settings.rollup)
 
