@@ -67,7 +67,13 @@ class Texts:
 
     def _times(self, texts: list[str], bad: dict[int, str]) -> Ints:
         unit = self.settings.time_unit
-        values: list[Any] = [_number(text) if unit != "iso" else text for text in texts]
+        values: list[Any]
+        try:  # whole numbers, mostly
+            values = list(texts if unit == "iso" or "_" in "".join(texts) else map(int, texts))
+        except ValueError:
+            values = list(texts)
+        if unit != "iso":
+            values = [_number(value) if isinstance(value, str) else value for value in values]
         if unit not in ("auto", "iso") and any(isinstance(v, str) for v in values):
             for row, value in enumerate(values):
                 if isinstance(value, str):
@@ -80,14 +86,16 @@ class Texts:
         return times
 
     def _column(self, name: str, field: Field, texts: list[str], bad: dict[int, str]) -> Column:
-        if field.kind == "float" and not field.optional:
+        if field.kind == "float":
+            present = [text != "" for text in texts] if field.optional and "" in texts else None
+            filled = texts if present is None else [text or "0" for text in texts]
             try:  # numpy reads a column of numbers many times faster than float() each cell
-                array: Array = np.array(texts, object).astype(np.float64)
+                array: Array = np.array(filled, object).astype(np.float64)
             except ValueError:
                 pass
             else:
                 if np.isfinite(array).all() and "_" not in "".join(texts):
-                    return Column(array)
+                    return Column(array, None if present is None else np.array(present, np.bool_))
         values = [self._cell(name, field, text, row, bad) for row, text in enumerate(texts)]
         return column(field.kind, values)
 
@@ -109,6 +117,8 @@ class Texts:
 
 def _number(text: str) -> Any:
     """A number if it is one, else the text."""
+    if "_" in text:
+        return text  # 1_000 is a number to Python, and to nobody who writes data
     for kind in (int, float):
         try:
             return kind(text)
@@ -123,7 +133,7 @@ def _parse(field: Field, text: str) -> Any:
         low = text.lower()
         return True if low in _TRUE else False if low in _FALSE else None
     if "_" in text:
-        return None  # 1_000 is a number to Python, and to nobody who writes data
+        return None
     try:
         if field.kind == "int":
             value = int(text)

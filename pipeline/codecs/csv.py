@@ -101,6 +101,8 @@ class Csv(Texts):
         return [f"{lines[0]}\n{line}".encode() for line in lines[1:]]
 
     def _cells(self, line: str) -> list[str] | None:
+        if '"' not in line:
+            return line.split(self.delimiter)
         try:
             return next(csv.reader([line], delimiter=self.delimiter, strict=True))
         except csv.Error:

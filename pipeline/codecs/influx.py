@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -324,18 +325,17 @@ class Influx(Typed):
         only = self.options.measurement
         name = only if isinstance(only, str) else None
         tags = [*([self.settings.key] if self.settings.key else []), *self.options.tags]
+        aside = {*tags, "time", "stream"} if name is None else {*tags, "time"}
+        names = {n: _escaped(n, ",= ") for n in {n for row in rows for n in row}}
+        heads: dict[tuple[Any, ...], str] = {}  # most rows are of few series
         lines = []
         for i, row in enumerate(rows):
-            measurement = name or row.get("stream") or self.name
-            head = _escaped(str(measurement), ", ")
-            for tag in tags:
-                if text := _tag(row.get(tag)):
-                    head += f",{_escaped(tag, ',= ')}={text}"
-            aside = {*tags, "time", "stream"} if name is None else {*tags, "time"}
-            shown = ((n, _written(v)) for n, v in row.items() if n not in aside)
-            fields = ",".join(f"{_escaped(n, ',= ')}={v}" for n, v in shown if v is not None)
+            series = (name or row.get("stream") or self.name, *map(row.get, tags))
+            if (head := heads.get(series)) is None or True in series or False in series:  # 1 == True
+                head = heads[series] = _head(series, tags)
+            fields = [f"{names[n]}={w}" for n, v in row.items() if n not in aside and (w := _written(v)) is not None]
             if fields:
-                lines.append(f"{head} {fields} {times[i]}\n" if times else f"{head} {fields}\n")
+                lines.append(f"{head} {','.join(fields)} {times[i]}\n" if times else f"{head} {','.join(fields)}\n")
         return "".join(lines).encode()
 
     def header(self, names: Sequence[str]) -> bytes:
@@ -368,22 +368,25 @@ def _escaped(text: str, what: str) -> str:
     return re.sub(rf"([{re.escape(what)}])", r"\\\1", flat)
 
 
-def _tag(value: Any) -> str:
-    if value is None:
-        return ""
-    return _escaped("true" if value is True else "false" if value is False else str(value), ",= ")
+def _head(series: tuple[Any, ...], tags: Sequence[str]) -> str:
+    """The measurement, and the tags that are there."""
+    head = _escaped(str(series[0]), ", ")
+    for tag, value in zip(tags, series[1:], strict=True):
+        text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        if text := _escaped(text, ",= "):
+            head += f",{_escaped(tag, ',= ')}={text}"
+    return head
 
 
 def _written(value: Any) -> str | None:
-    if value is None or value != value or value in (float("inf"), float("-inf")):
+    """A value as a field has it; None: it cannot be one."""
+    if isinstance(value, float):
+        return repr(value) if isfinite(value) else None
+    if value is None:
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
-        return f"{value}i"
-    if isinstance(value, float):
-        return repr(value)
-    return _quoted(str(value))
+    return f"{value}i" if isinstance(value, int) else _quoted(str(value))
 
 
 def _quoted(text: str) -> str:

@@ -57,7 +57,10 @@ class Json(Typed):
         with Unhurried():
             for i, payload in enumerate(payloads):
                 before = len(rows)
-                self._each(i, self._texts(payload), rows, refused)
+                try:  # mostly a payload is one reading, or many lines, which this sees at the end of the first
+                    rows.append(self._one(payload))
+                except UNREADABLE:
+                    self._each(i, self._texts(payload), rows, refused)
                 counts.append(len(rows) - before)
         return self.structs(rows, counts, refused)
 

@@ -67,6 +67,7 @@ class Regex(Texts):
                 context.problem("format.pattern", f"has no group for {name}: (?P<{name}>…)")
         # Of a field that is never there, the group 0 stands in.
         self._groups = [groups.get(name, 0) for name in self.wanted()]
+        self._all_there = 0 not in self._groups
 
     def decode(self, payloads: Sequence[bytes]) -> Decoded:
         refused: list[Refused] = []
@@ -95,7 +96,10 @@ class Regex(Texts):
         for line in payload.decode(errors="replace").replace("\r\n", "\n").split("\n"):
             match = search(line) if len(line) <= longest else None
             if match is not None:
-                yield line, [(match[group] or "") if group else "" for group in groups]
+                found = match.group(0, *groups)[1:]
+                if not self._all_there or None in found:
+                    found = tuple((text or "") if group else "" for group, text in zip(groups, found, strict=True))
+                yield line, found
             elif not line.isspace() and line and not (skip and len(line) <= longest):
                 yield line, None
 

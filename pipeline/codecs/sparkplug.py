@@ -65,6 +65,7 @@ class Sparkplug(Typed):
     Options = SparkplugOptions
     media_types = ("application/x-sparkplug-b",)
     writes = False
+    alone = True  # nothing in a payload tells where it ends
 
     def __init__(self, settings: ReadingSettings, options: dict[str, Any], context: Context) -> None:
         super().__init__(settings, context)

@@ -61,6 +61,8 @@ class File(CodecSource):
         self._by_itself: Callable[[bytes], int] | None = getattr(self.codec, "whole", None)
         if self._by_itself is not None and settings.speed:
             context.problem("speed", "needs a format of lines")
+        if getattr(self.codec, "alone", False):
+            context.problem("format", "payloads of this format cannot be told apart in a file")
         if settings.speed < 0:
             context.problem("speed", "must not be negative")
         if settings.follow and glob.has_magic(settings.path):
