@@ -36,8 +36,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Context:
     """What every component is given at construction."""
 
-    def __init__(self, name: str, keys: KeyTable, *, folder: Path = Path(), clock: Clock | None = None) -> None:
+    def __init__(
+        self, name: str, keys: KeyTable, *, folder: Path = Path(), clock: Clock | None = None, pipeline: str = ""
+    ) -> None:
         self.name = name
+        self.pipeline = pipeline  # the name of the pipeline: for what must be called the same at each start, outside
         self.keys = keys
         self.folder = folder  # where the pipeline file lies: relative paths start here
         self.clock = clock

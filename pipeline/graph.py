@@ -145,7 +145,7 @@ class Graph:
         self._outlets: dict[str, Subject[Frame]] = {}
         self._places: dict[tuple[str, str], int] = {}  # of each sink's inputs, in the order of the file
         self._delivered: list[tuple[str, str, Frame]] = []  # of the step that runs: sink, stream, rows
-        self._made = {"folder": config.path.parent, "clock": clock}
+        self._made = {"folder": config.path.parent, "clock": clock, "pipeline": config.pipeline.name}
         for node in config.nodes.values():
             {"source": self._source, "operator": self._operator, "sink": self._sink}[node.kind](node)
 

@@ -116,7 +116,7 @@ def _pieces(source: Source, payload: Payload, *, alone: bool) -> list[bytes] | N
         found = source.readings(payload)
     except Exception:  # noqa: BLE001 - what a codec could not decode it need not be able to cut
         found = [payload.data] if isinstance(payload.data, bytes) else None
-    return [payload.data] if alone and found is not None else found
+    return [payload.data] if alone and found is not None and isinstance(payload.data, bytes) else found
 
 
 def _reading(clock: int, name: str, reason: str, reading: bytes, media_type: str) -> Buried:

@@ -4,28 +4,25 @@
     await client.subscribe([Subscription("sensors/+/reading", qos=1)])
     ...                                    # heard(batch): all messages of one read of the socket
     batch.acknowledge()                    # once they are safe; PUBACKs go in the order in which the messages came
-    why = await client.ended
+    why = await client.over()
 
 A message is acknowledged only when told, and never over another connection than that by which it came: there its packet id
-may be another message's. With QoS 2 `Options.unreleased` remembers which packet ids are under way; a message that comes
-again under one of these is not handed over twice. Who keeps that set with the messages (`Batch.unreleased`) has each of
-them exactly once over a crash, too: PUBREC and PUBCOMP wait for `acknowledge` like everything else.
+may be another message's. `UnderWay` remembers over connections which packet ids are under way; a message that comes again
+under one of these is not handed over twice. Who keeps those of QoS 2 with the messages (`Batch.unreleased`) has each of them
+exactly once over a crash, too: PUBREC and PUBCOMP wait for `acknowledge` like everything else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.mqtt.outgoing import Outgoing
 from pipeline.mqtt.packets import (
     PUBCOMP,
     PUBREC,
-    PUBREL,
     Ack,
     ConnAck,
     Connect,
@@ -40,86 +37,17 @@ from pipeline.mqtt.packets import (
     UnsubAck,
     Unsubscribe,
     Version,
-    Will,
     encode,
 )
-from pipeline.mqtt.reasons import CONNACK_311, REFUSED, reason
+from pipeline.mqtt.reasons import CONNACK_311, reason
+from pipeline.mqtt.session import Batch, BrokerRefused, MqttError, Options, later
 from pipeline.mqtt.stream import Messages, Reader
 from pipeline.mqtt.wire import Malformed
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 CONNECT_S = 10.0  # for the connection, TLS and the broker's answer together
-ANSWER_S = 20.0  # for SUBACK and the like
 ALIASES = 32  # topic aliases that a broker may use: 2 MB at most
-WINDOW = 1_000  # messages under way to a broker at once
-# A broker of MQTT 3.1.1 cannot say how many it takes; mosquitto hangs up at more than 20 with QoS 2, if left as installed.
-OLDER_WINDOW = 20
-TOO_LARGE, PROTOCOL_ERROR, MALFORMED = 0x95, 0x82, 0x81
-
-
-class MqttError(ConnectionError):
-    """The broker said no, cannot be understood, or is gone. `code`: its reason, in MQTT 5."""
-
-    def __init__(self, text: str, code: int = 0) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-class BrokerRefused(MqttError):
-    """It does not let us in, or does not do what was asked."""
-
-
-@dataclass(slots=True)
-class Options:
-    host: str
-    port: int
-    client_id: str
-    version: Version = 5
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: ssl.SSLContext | None = None
-    keepalive: int = 60  # s
-    expiry: int = 0  # s that the broker keeps the session when we are gone; 0: it starts anew each time
-    receive_maximum: int = 10_000  # messages not yet acknowledged that the broker may send; older ones do not ask
-    longest: int = 1_000_000  # bytes of a message
-    will: Will | None = None
-    unreleased: set[int] = field(default_factory=set)  # packet ids with QoS 2 that are under way
-
-
-class Batch:
-    """The messages of one read of the socket. `answers` go out when it is acknowledged."""
-
-    __slots__ = ("_client", "acknowledged", "answers", "messages", "size", "unreleased")
-
-    def __init__(self, client: Client, messages: Messages, answers: bytes, size: int) -> None:
-        self.messages = messages
-        self.answers = answers
-        self.size = size  # bytes that came
-        self.acknowledged = False
-        self.unreleased: list[int] | None = None  # after this batch, if it changed them
-        self._client = client
-
-    def acknowledge(self) -> None:
-        """They are safe. Nothing happens if the connection is another one by now."""
-        self.acknowledged = True
-        self._client.answer()
-
-
-class _Sending:
-    """One call of `publish`: what the broker says of each message."""
-
-    __slots__ = ("codes", "done", "left")
-
-    def __init__(self, count: int, done: asyncio.Future[None]) -> None:
-        self.codes = [0] * count
-        self.left = count
-        self.done = done
-
-    def answered(self, place: int, code: int) -> None:
-        self.codes[place] = code
-        self.left -= 1
-        if not self.left and not self.done.done():
-            self.done.set_result(None)
+PROTOCOL_ERROR, MALFORMED = 0x82, 0x81
 
 
 async def connect(options: Options, heard: Callable[[Batch], None]) -> Client:
@@ -153,17 +81,15 @@ class Client(asyncio.Protocol):
         self.options = options
         self.version: Version = options.version
         self.heard = heard
-        self.accepted: asyncio.Future[None] = _future()
+        self.accepted: asyncio.Future[None] = later()
         self.ended: asyncio.Future[MqttError] = loop.create_future()
         self.session_present = False
         self.limits: dict[str, Any] = {}  # what the broker said of itself (properties of CONNACK)
+        self._under_way = options.under_way
         self._reader = Reader(options.version, options.longest, ALIASES)
         self._transport: asyncio.Transport | None = None
         self._unanswered: deque[Batch] = deque()
-        self._asked: dict[int, asyncio.Future[Any]] = {}  # SUBSCRIBE and UNSUBSCRIBE, by packet id
-        self._sent: dict[int, tuple[_Sending, int]] = {}  # by packet id: whose, and its place there
-        self._ids = itertools.cycle(range(1, 0x10000))
-        self._room = asyncio.Event()
+        self._outgoing = Outgoing(options.version, self._write)
         self._held = self._blocked = False  # by the user; by a broker that does not read
         self._heard = self._said = True  # since the last look
         self._pinged = False
@@ -186,6 +112,11 @@ class Client(asyncio.Protocol):
         return Connect(
             options.client_id, not options.expiry, options.keepalive, options.username, password, options.will, own
         )
+
+    async def over(self) -> MqttError:
+        """Why it ended, once it has."""
+        await asyncio.wait([self.ended])  # who waits for a future itself, and is cancelled, cancels it for all
+        return self.ended.result()
 
     def abort(self) -> None:
         """Away, without a word: the broker publishes the will."""
@@ -214,11 +145,7 @@ class Client(asyncio.Protocol):
         self.ended.set_result(why)
         if not self.accepted.done():
             self.accepted.set_exception(why)
-        waiting = [*self._asked.values(), *(sending.done for sending, _ in self._sent.values())]
-        for future in waiting:
-            if not future.done():
-                future.set_exception(why)
-        self._room.set()
+        self._outgoing.lost(why)
         self._unanswered.clear()
 
     def _fail(self, text: str, code: int) -> None:
@@ -251,27 +178,14 @@ class Client(asyncio.Protocol):
         if messages.acks:
             answers += b"@\x02" + b"@\x02".join(messages.acks)
         if messages.twice:
-            answers += self._once(messages)
+            answers += b"".join(encode(Ack(PUBREC, id_), self.version) for _, id_ in messages.twice)
+        self._under_way.take_out(messages)
         batch = Batch(self, messages, answers, size)
         if changed:
-            batch.unreleased = sorted(self.options.unreleased)
+            batch.unreleased = sorted(self._under_way.unreleased)
         if answers:
             self._unanswered.append(batch)
         self.heard(batch)
-
-    def _once(self, messages: Messages) -> bytes:
-        """Take out messages with QoS 2 that were handed over before; the answers to all."""
-        under_way, again, answers = self.options.unreleased, [], []
-        for place, id_ in messages.twice:
-            if id_ in under_way:
-                again.append(place)
-            under_way.add(id_)
-            answers.append(encode(Ack(PUBREC, id_), self.version))
-        for place in reversed(again):
-            del messages.topics[place], messages.payloads[place], messages.heads[place]
-        if again and messages.cut:
-            messages.cut = {at - sum(p < at for p in again): n for at, n in messages.cut.items() if at not in again}
-        return b"".join(answers)
 
     def _handle(self, packet: Packet) -> bytes:
         """Act upon a packet; what is to be answered with the batch that it came with."""
@@ -279,16 +193,14 @@ class Client(asyncio.Protocol):
             raise Malformed("a packet before CONNACK")
         match packet:
             case Ack(kind=4 | 5 | 7):
-                self._answered(packet)
+                self._outgoing.answered(packet)
             case Ack():
-                self.options.unreleased.discard(packet.id)
+                self._under_way.unreleased.discard(packet.id)
                 return encode(Ack(PUBCOMP, packet.id), self.version)
             case ConnAck():
                 self._welcome(packet)
             case SubAck() | UnsubAck():
-                future = self._asked.pop(packet.id, None)
-                if future is not None and not future.done():
-                    future.set_result(packet)
+                self._outgoing.told(packet)
             case PingResp():
                 self._pinged = False
             case Disconnect() if self.version == 5:
@@ -306,8 +218,8 @@ class Client(asyncio.Protocol):
             return
         self.session_present = packet.session_present
         if not packet.session_present:
-            self.options.unreleased.clear()
-        self.limits = dict(packet.properties)
+            self._under_way.forget()
+        self.limits = self._outgoing.limits = dict(packet.properties)
         keepalive = self.limits.get("server_keep_alive", self.options.keepalive)
         if keepalive:
             self._beat = asyncio.get_running_loop().call_later(keepalive / 2, self._look, keepalive / 2)
@@ -327,7 +239,9 @@ class Client(asyncio.Protocol):
         """Send the answers of all batches that are acknowledged, up to the first that is not."""
         waiting, out = self._unanswered, []
         while waiting and waiting[0].acknowledged:
-            out.append(waiting.popleft().answers)
+            batch = waiting.popleft()
+            out.append(batch.answers)
+            self._under_way.unanswered.difference_update(batch.acks)
         if out and self._transport is not None:
             self._said = True
             self._transport.write(b"".join(out))
@@ -378,34 +292,18 @@ class Client(asyncio.Protocol):
         self._heard = self._said = False
         self._beat = asyncio.get_running_loop().call_later(every, self._look, every)
 
-    # --- asking ---
+    # --- asking, and publishing ---
 
     async def subscribe(self, wanted: Sequence[Subscription]) -> list[int]:
         """What the broker says to each: the QoS that it gives, or (from 128) a reason against it."""
-        answer = await self._ask(lambda id_: Subscribe(id_, tuple(wanted)))
+        answer = await self._outgoing.ask(lambda id_: Subscribe(id_, tuple(wanted)))
         assert isinstance(answer, SubAck)
         if len(answer.codes) != len(wanted):
             raise MqttError(f"SUBACK has {len(answer.codes)} answers to {len(wanted)} subscriptions")
         return list(answer.codes)
 
     async def unsubscribe(self, topics: Sequence[str]) -> None:
-        await self._ask(lambda id_: Unsubscribe(id_, tuple(topics)))
-
-    async def _ask(self, question: Callable[[int], Packet]) -> Packet:
-        self._check()
-        id_ = self._id()
-        future: asyncio.Future[Packet] = _future()
-        self._asked[id_] = future
-        self._write(encode(question(id_), self.version))
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                return await future
-        except TimeoutError:
-            raise MqttError(f"no answer to {type(question(id_)).__name__.lower()} within {ANSWER_S:.0f} s") from None
-        finally:
-            self._asked.pop(id_, None)
-
-    # --- publishing ---
+        await self._outgoing.ask(lambda id_: Unsubscribe(id_, tuple(topics)))
 
     async def publish(self, messages: Sequence[Publish]) -> list[int]:
         """Send them in order; what the broker says of each (from 128: a reason against it), once it has said it of all.
@@ -413,74 +311,12 @@ class Client(asyncio.Protocol):
         MqttError if the connection is lost before: some may have arrived. A message with a QoS that the broker does not take
         goes with the highest that it takes.
         """
-        self._check()
-        sending = _Sending(len(messages), _future())
-        out: list[bytes] = []
-        for place, message in enumerate(messages):
-            packet = self._allowed(message)
-            if packet.qos:
-                while len(self._sent) >= self._window():
-                    self._flush(out)
-                    self._room.clear()
-                    await self._room.wait()
-                    self._check()
-                packet = packet._replace(id=self._id())
-            data = encode(packet, self.version)
-            if len(data) > self.limits.get("maximum_packet_size", len(data)):
-                sending.answered(place, TOO_LARGE)
-                continue
-            out.append(data)
-            if packet.qos:
-                self._sent[packet.id] = (sending, place)
-            else:
-                sending.answered(place, 0)
-        self._flush(out)
-        if sending.left:
-            await sending.done
-        return sending.codes
-
-    def _allowed(self, message: Publish) -> Publish:
-        qos = min(message.qos, self.limits.get("maximum_qos", 2))
-        return message._replace(qos=qos, retain=message.retain and bool(self.limits.get("retain_available", 1)))
-
-    def _window(self) -> int:
-        return min(WINDOW, int(self.limits.get("receive_maximum", WINDOW))) if self.version == 5 else OLDER_WINDOW
-
-    def _flush(self, out: list[bytes]) -> None:
-        self._write(b"".join(out))
-        out.clear()
-
-    def _answered(self, packet: Ack) -> None:
-        """PUBACK, PUBREC or PUBCOMP of what was published. One that nobody waits for is of a message that was given up."""
-        known = self._sent.get(packet.id)
-        if packet.kind == PUBREC and packet.code < REFUSED:
-            self._write(encode(Ack(PUBREL, packet.id), self.version))
-            return
-        if known is None:
-            return
-        del self._sent[packet.id]
-        sending, place = known
-        sending.answered(place, packet.code)
-        self._room.set()
-
-    def _id(self) -> int:
-        return next(i for i in self._ids if i not in self._sent and i not in self._asked)
+        return await self._outgoing.publish(messages)
 
     def _write(self, data: bytes) -> None:
         if data and self._transport is not None:
             self._said = True
             self._transport.write(data)
-
-    def _check(self) -> None:
-        if self.ended.done():
-            raise self.ended.result()
-
-
-def _future() -> asyncio.Future[Any]:
-    """One whose error need not be asked for: who waited may have gone."""
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return future
 
 
 def _said(error: Exception) -> str:

@@ -17,7 +17,7 @@ class Paho:
 
     def __init__(self, port: int, client_id: str = "", *, account: tuple[str, str] | None = None, **more: Any) -> None:
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5, **more)
-        self.client.max_inflight_messages_set(1000)
+        self.client.max_inflight_messages_set(20)
         self.client.on_message = self._heard
         if account is not None:
             self.client.username_pw_set(*account)
@@ -41,8 +41,8 @@ class Paho:
     async def publish(self, messages: Sequence[tuple[str, bytes | str]], qos: int = 1, retain: bool = False) -> None:
         """Returns once the broker has them."""
         sent = [self.client.publish(topic, payload, qos, retain) for topic, payload in messages]
-        for one in sent:
-            await asyncio.to_thread(one.wait_for_publish, 10)
+        while not all(one.is_published() for one in sent):
+            await asyncio.sleep(0.01)
 
     async def subscribe(self, topic: str, qos: int = 1) -> None:
         self._subscribed.clear()

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.mqtt.client import BrokerRefused, Client, MqttError, Options, connect
+from pipeline.mqtt.client import Client, connect
 from pipeline.mqtt.packets import Publish, Subscription, Version, Will
+from pipeline.mqtt.session import BrokerRefused, MqttError, Options, UnderWay
 from tests.peers.mosquitto import Mosquitto, needs_mosquitto, proxy
 from tests.peers.paho import Paho
 from tests.pipeline.mqtt.test_client import Heard
@@ -40,12 +41,12 @@ async def test_what_is_not_acknowledged_comes_again_and_nothing_else(
     tmp_path: Path, version: Version, qos: int
 ) -> None:
     """A hundred wait; after fifty the connection breaks; the other fifty come over the next one, in order."""
-    unreleased: set[int] = set()
+    under_way = UnderWay()
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(Mosquitto(tmp_path))
         paho = await stack.enter_async_context(Paho(broker.port))
         heard = Heard()
-        more: dict[str, Any] = {"version": version, "expiry": 3600, "unreleased": unreleased}
+        more: dict[str, Any] = {"version": version, "expiry": 3600, "under_way": under_way}
         client = await joined(stack, broker.port, heard, **more)
         assert await client.subscribe([Subscription("t/#", qos)]) == [qos]
         client.abort()
@@ -59,7 +60,7 @@ async def test_what_is_not_acknowledged_comes_again_and_nothing_else(
         for batch in batches:
             batch.acknowledge()
         if qos == 2:  # PUBREL of all, and our PUBCOMP
-            while unreleased:
+            while under_way.unreleased:
                 (await heard.next()).acknowledge()
         await paho.publish(numbered(50, 50), qos)
         found, batches = await heard.ids(50)
@@ -67,8 +68,8 @@ async def test_what_is_not_acknowledged_comes_again_and_nothing_else(
         client.abort()
         await client.ended
 
-        if qos == 2:
-            unreleased.clear()  # as if these had not been kept: they are to come once more
+        under_way.unreleased.clear()  # as if these had not been kept: they are to come once more
+        under_way.unanswered.clear()
         client = await joined(stack, broker.port, heard, **more)
         for batch in batches:
             batch.acknowledge()  # of before: it must do nothing
@@ -76,7 +77,7 @@ async def test_what_is_not_acknowledged_comes_again_and_nothing_else(
         assert sorted(found, key=int) == texts(50, 100)
         for batch in batches:
             batch.acknowledge()
-        while unreleased:
+        while under_way.unreleased:
             (await heard.next()).acknowledge()
         await client.disconnect()
         await broker.logs("Received DISCONNECT from me")  # a new connection would take over before it has read that

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.mqtt.client import Batch, BrokerRefused, Client, MqttError, Options, connect
+from pipeline.mqtt.client import Client, connect
 from pipeline.mqtt.packets import (
     PUBACK,
     PUBCOMP,
@@ -26,6 +26,7 @@ from pipeline.mqtt.packets import (
     Version,
     Will,
 )
+from pipeline.mqtt.session import Batch, BrokerRefused, MqttError, Options, UnderWay
 from tests.pipeline.mqtt.stub import Stub, messages, stub
 
 BOTH: Any = pytest.mark.parametrize("version", [4, 5])
@@ -115,17 +116,17 @@ async def test_messages_of_the_session_that_come_with_the_connack_are_handed_ove
 @BOTH
 async def test_with_qos_2_what_comes_again_is_handed_over_once(version: Version) -> None:
     """Also over a new connection, before and after PUBREC; once it is released its packet id is another message's."""
-    unreleased: set[int] = set()
+    under_way = UnderWay()
     async with AsyncExitStack() as stack:
         broker, heard = await stack.enter_async_context(stub(version)), Heard()
-        await joined(stack, broker, heard, expiry=60, unreleased=unreleased)
+        await joined(stack, broker, heard, expiry=60, under_way=under_way)
         broker.send(*messages(1, 2, qos=2))
         found, batches = await heard.ids(2)
         assert found == ["1", "2"]
         assert batches[-1].unreleased == [1, 2]
         broker.hang_up()
         broker.welcome = ConnAck(True, 0)
-        await joined(stack, broker, heard, expiry=60, unreleased=unreleased)
+        await joined(stack, broker, heard, expiry=60, under_way=under_way)
         broker.send(*messages(1, 2, qos=2, duplicate=True), *messages(3, qos=2))
         found, batches = await heard.ids(1)
         assert found == ["3"]
@@ -144,14 +145,42 @@ async def test_with_qos_2_what_comes_again_is_handed_over_once(version: Version)
         assert (await heard.ids(1))[0] == ["1"]
 
 
+@BOTH
+async def test_with_qos_1_what_comes_again_before_it_is_acknowledged_is_handed_over_once(version: Version) -> None:
+    """A connection that breaks doubles nothing that we still hold, nor what has become safe since. Once the PUBACK was sent
+    none can say whether it arrived: then it counts as new, as it does if it is not marked as repeated."""
+    under_way = UnderWay()
+    async with AsyncExitStack() as stack:
+        broker, heard = await stack.enter_async_context(stub(version)), Heard()
+        await joined(stack, broker, heard, expiry=60, under_way=under_way)
+        for id_ in (1, 2, 3, 4):
+            broker.send(*messages(id_))
+            _, batches = await heard.ids(1)
+            if id_ == 1:
+                batches[0].acknowledge()
+                await broker.took(Ack)
+        broker.hang_up()
+        broker.welcome = ConnAck(True, 0)
+        client = await joined(stack, broker, heard, expiry=60, under_way=under_way)
+        batches[0].acknowledge()  # safe, and nobody to tell
+        broker.send(*messages(1, 2, duplicate=True), *messages(3), *messages(4, duplicate=True), *messages(5))
+        found, batches = await heard.ids(3)
+        assert found == ["1", "3", "5"]
+        for batch in batches:
+            batch.acknowledge()
+        assert [(await broker.took(Ack)).id for _ in range(5)] == [1, 2, 3, 4, 5]
+        assert under_way == UnderWay()
+        assert not client.ended.done()
+
+
 async def test_a_new_session_knows_nothing_of_an_earlier_one() -> None:
-    unreleased = {1, 2}
+    under_way = UnderWay({b"\0\1"}, {1, 2})
     async with AsyncExitStack() as stack:
         broker, heard = await stack.enter_async_context(stub()), Heard()
-        await joined(stack, broker, heard, expiry=60, unreleased=unreleased)
-        broker.send(*messages(1, qos=2))
+        await joined(stack, broker, heard, expiry=60, under_way=under_way)
+        broker.send(*messages(1, qos=2, duplicate=True))
         assert (await heard.ids(1))[0] == ["1"]
-        assert unreleased == {1}
+        assert under_way == UnderWay(set(), {1})
 
 
 @BOTH
@@ -160,7 +189,7 @@ async def test_what_is_too_large_is_acknowledged_with_the_others(version: Versio
         broker, heard = await stack.enter_async_context(stub(version)), Heard()
         await joined(stack, broker, heard, longest=1_000)
         large = [Publish("t", bytes(5_000), qos, id=qos) for qos in (1, 2)]
-        broker.send(*messages(7, 8, qos=2), *large, *messages(8, 9, qos=2))
+        broker.send(*messages(7, 8, qos=2), *large, *messages(8, 9, qos=2, duplicate=True))
         batches: list[Batch] = []
         while sum(len(b.messages) for b in batches) < 5:
             batches.append(await heard.next())
@@ -254,7 +283,7 @@ async def test_why_a_broker_ends_the_connection() -> None:
         broker = await stack.enter_async_context(stub())
         client = await joined(stack, broker, Heard())
         broker.send(Disconnect(0x8E))
-        why = await client.ended
+        why = await client.over()
         assert str(why) == "the broker ended the connection: another client has connected under the same client id"
         with pytest.raises(MqttError):
             await client.subscribe([Subscription("a")])
