@@ -1,0 +1,68 @@
+"""`notify`: apprise's json:// to a server of aiohttp's."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from importlib.metadata import PackageNotFoundError, version
+
+from aiohttp import web
+
+from tests.connectors.rig import WRONG, SinkRig
+from tests.device import free_port
+
+PASSWORD = "right"
+WHO = "Basic " + b64encode(f"me:{PASSWORD}".encode()).decode()
+
+
+class NotifyRig(SinkRig):
+    peer = "apprise"
+    promise = "at least once"
+    limit = "rows wait and are told together; buffer, then 429"
+    without = {"refusal": "a service that does not take a message is asked again"}
+
+    def __init__(self, *where: object) -> None:
+        super().__init__(*where)  # type: ignore[arg-type]
+        self.port = free_port()
+        self.numbers: list[int] = []
+        self.runner: web.AppRunner | None = None
+
+    def version(self) -> str | None:
+        try:
+            return version("apprise")
+        except PackageNotFoundError:
+            return None
+
+    async def start(self) -> int:
+        app = web.Application()
+        app.router.add_post("/messages", self._take)
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", self.port).start()
+        return self.port
+
+    async def stop(self) -> None:
+        if self.runner is not None:
+            await self.runner.cleanup()
+            self.runner = None
+
+    async def _take(self, request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != WHO:
+            return web.Response(status=401)
+        self.numbers += map(int, (await request.json())["message"].split())
+        return web.Response()
+
+    def _settings(self, port: int | None, password: str) -> str:
+        url = f"json://me:{password}@127.0.0.1:{port}/messages?cto=1&rto=1"
+        return f'type = "notify"\nurls = ["{url}"]\nline = "{{n}}"\nlines = 1000\nper_hour = 100000'
+
+    def settings(self, port: int | None) -> str:
+        return self._settings(port, PASSWORD)
+
+    def wrong_settings(self, port: int | None) -> str:
+        return self._settings(port, WRONG)
+
+    async def received(self) -> list[int]:
+        return list(self.numbers)
+
+    def refuse(self, number: int) -> None:
+        raise NotImplementedError
