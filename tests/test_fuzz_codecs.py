@@ -249,7 +249,7 @@ def test_what_is_written_is_read_again(name: str, data: st.DataObject) -> None:
     }
     row = st.fixed_dictionaries({n: kinds[k.rstrip("?")] for n, k in about.fields.items()})
     listed = data.draw(st.lists(row, min_size=1, max_size=4))
-    own = {about.key: "k1", about.time: "2026-01-31T12:00:00.000Z"}
+    own: dict[Any, Any] = {about.key: "k1", about.time: "2026-01-31T12:00:00.000Z"}
     whole = [{name: value for name, value in {**own, **one}.items() if name} for one in listed]
     body = codec.header(list(whole[0])) + codec.encode(whole)
     reader, keys = made(name)  # one codec does one of both
