@@ -12,8 +12,8 @@ from msgspec import Meta
 from pipeline.component import Context, Settings
 from pipeline.frame import Field
 from pipeline.modbus.protocol import MOST_BITS, MOST_REGISTERS, Table
+from pipeline.polling import Value
 
-Value = float | int | bool | str | None
 Order = Literal["ABCD", "CDAB", "BADC", "DCBA"]
 Type = Literal[
     "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64", "bool", "string"

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from msgspec import Meta
 
-from pipeline.component import Decoded, Inbox, Payload, Refused, Settings, Source, SourceContext
-from pipeline.frame import Field, Schema, column
+from pipeline.component import Inbox, Settings, SourceContext
+from pipeline.frame import Field, Schema
 from pipeline.modbus import protocol
 from pipeline.modbus.bus import Bus, BusSettings, patience, shared, where
 from pipeline.modbus.protocol import Garbled, Refusal
-from pipeline.modbus.registers import Order, Register, RegisterSettings, Request, Value, grouped
+from pipeline.modbus.registers import Order, Register, RegisterSettings, Request, grouped
+from pipeline.polling import PolledSource, Reading, Value, due_after
 from pipeline.quantity import Duration, duration
 from pipeline.reconnect import Connection, pause
 
 log = logging.getLogger("headwater")
-
-READING_BYTES = 200  # what a reading counts for in the inbox
 
 
 class UnitSettings(Settings, frozen=True, kw_only=True):
@@ -53,15 +51,7 @@ class ModbusSettings(BusSettings, frozen=True, kw_only=True):
     ] = protocol.MOST_REGISTERS
 
 
-class Reading(NamedTuple):
-    """What a poll of one unit gave."""
-
-    unit: str
-    values: Mapping[str, Value] | None  # None: nothing
-    trouble: str = ""  # what has begun to go wrong
-
-
-class Modbus(Source):
+class Modbus(PolledSource):
     """Registers of field devices: meters, drives, sensors, controllers.
 
         [sources.plant]
@@ -153,7 +143,7 @@ class Modbus(Source):
                     reading = await unit.poll(bus)
                     answered |= unit.answers
                     if reading.values is not None or reading.trouble:
-                        await inbox.put(Payload(reading, READING_BYTES))
+                        await inbox.put(reading.payload())
             if not any(unit.answers for unit in units):
                 await bus.reset()
                 raise TimeoutError("; ".join(unit.trouble for unit in units))
@@ -164,25 +154,8 @@ class Modbus(Source):
             due = due_after(due, loop.time(), every)
             await asyncio.sleep(due - loop.time())
 
-    def given(self, reading: Mapping[str, Any]) -> Payload | None:
-        values = {name: value for name, value in reading.items() if name != self.settings.key}
-        return Payload(Reading(str(reading.get(self.settings.key, next(iter(self.maps)))), values), READING_BYTES)
-
-    def decode(self, payloads: Sequence[Payload]) -> Decoded:
-        readings: list[Reading] = [p.data for p in payloads]
-        good = [r for r in readings if r.values is not None]
-        columns = {
-            name: column(field.kind, [r.values.get(name) if r.values else None for r in good])
-            for name, field in self.schema.fields.items()
-        }
-        counts = [int(r.values is not None) for r in readings]
-        refused = [Refused(i, counts[i], r.trouble, r.unit) for i, r in enumerate(readings) if r.trouble]
-        return Decoded([r.unit for r in good], None, columns, counts, refused)
-
-
-def due_after(due: float, now: float, every: float) -> float:
-    """When the next poll is due. The grid stays what it was: a slow poll makes the next ones neither late nor close."""
-    return due + every * max(1, math.floor((now - due) / every) + 1)
+    def devices(self) -> Sequence[str]:
+        return list(self.maps)
 
 
 class Unit:

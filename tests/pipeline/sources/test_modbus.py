@@ -337,8 +337,3 @@ def test_the_example_of_the_docstring_is_a_good_source(tmp_path: Path) -> None:
     doc = (modbus.Modbus.__doc__ or "").split("\n\n", 1)[1].split("\n    Each unit", 1)[0]
     text = '[pipeline]\nname = "p"\n' + "\n".join(line.strip() for line in doc.splitlines())
     assert loads(text, tmp_path / "pipeline.toml").problems == []
-
-
-def test_the_schedule_keeps_its_grid() -> None:
-    """However late a poll is, the next is due on the grid: neither a rush nor a drift."""
-    assert [modbus.due_after(0.0, now, 1.0) for now in (0.0, 0.3, 1.0, 1.2, 7.9)] == [1.0, 1.0, 2.0, 2.0, 8.0]
