@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 ADDRESSES = 10_000  # whose requests are counted; the one that has been quiet longest is forgotten
 LEAST_BURST = 10  # requests that may come at once, however low the rate: a page asks for several things
+# `Token` is what clients of InfluxDB say. No scheme that browsers fill in by themselves (Basic): a page of another site would
+# be let in by it.
+_SCHEMES = {"bearer", "token"}
 PREFLIGHT_S = "600"  # how long a browser need not ask again
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
@@ -89,7 +92,7 @@ class Guard:
         # Both are compared, whatever the first one said: how long it takes tells nothing.
         may_all = hmac.compare_digest(text, self._token or b"")
         may_read = hmac.compare_digest(text, self._read_token or b"") and self._read_token is not None
-        if scheme.lower() != "bearer" or not (may_all or may_read):
+        if scheme.lower() not in _SCHEMES or not (may_all or may_read):
             raise HttpProblem(401, "a bearer token is needed", {"WWW-Authenticate": 'Bearer realm="headwater"'})
         if not may_all and request.method not in SAFE_METHODS and not _only_asks(request):
             raise HttpProblem(403, "this token may only read")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -10,6 +9,7 @@ from msgspec import Meta
 
 from pipeline.api import Operation, Parameter, Taken, described
 from pipeline.component import Codec, Inbox, Payload, ReadingSettings, Receipt, Server, SourceContext
+from pipeline.posted import Posted
 from pipeline.quantity import Size
 from pipeline.reading import CodecSource
 from pipeline.registry import codec_for
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
 LONGEST_KEY = 255  # characters of an Idempotency-Key
 LISTED = 1_000  # refused readings that an answer names one by one; the others it counts
 MEDIA_TYPES = 64  # different Content-Types whose codec is remembered
-RETRY_AFTER_S = "1"
 
 _TAKEN = orjson.dumps({"status": "success", "message": "Data received!"})
 _TAKEN_FROM_QUERY = orjson.dumps({"status": "success"})
 _TRUTH = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
 _JSON_TYPES = {"float": "number", "int": "integer", "bool": "boolean"} | dict.fromkeys(("string", "time"), "string")
-_STOPPED = Receipt(0, [], "the pipeline is stopping")
 # Where the query server answers; a source there would take its place.
 _OTHERS = {"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json"}
 _OTHERS |= {f"/api/{name}" for name in ("streams", "alerts", "query", "live", "socket", "dead", "delivery", "graph")}
@@ -72,8 +70,7 @@ class Http(CodecSource):
             context.problem("path", f'"{self.path}" is where the query server answers; take another one, as "/data"')
         if self.max_body < 1:
             context.problem("max_body", "must be at least 1 B")
-        self._inbox: Inbox | None = None  # only while the engine runs
-        self._waiting: dict[asyncio.Future[Receipt], None] = {}  # in order
+        self._posted = Posted()
         self._codecs: dict[str, Codec | None] = {}
 
     def mount(self, server: Server) -> None:
@@ -82,15 +79,7 @@ class Http(CodecSource):
                 raise ValueError(f"source {self.context.name}: another source has the path {self.path}")
 
     async def run(self, inbox: Inbox, position: Any) -> None:
-        self._inbox = inbox
-        try:
-            await asyncio.Event().wait()  # requests bring what there is
-        finally:
-            # Nobody will work off what still waits: its senders are told, and send it again.
-            self._inbox = None
-            for future in self._waiting:
-                if not future.done():
-                    future.set_result(_STOPPED)
+        await self._posted.run(inbox)
 
     # --- taking ---
 
@@ -116,32 +105,10 @@ class Http(CodecSource):
         key = headers.get("Idempotency-Key")
         if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
             raise HttpProblem(400, f"an Idempotency-Key has 1 to {LONGEST_KEY} characters, all of them printable ASCII")
-        receipt = await self._take(Payload(body, len(body), request=key, codec=codec))
-        if receipt.failed is not None:
-            raise _unavailable(f"nothing was kept: {receipt.failed}")
+        receipt = await self._posted.take(Payload(body, len(body), request=key, codec=codec))
         if receipt.refused:
             raise _refused(receipt)
         return encoded(_TAKEN_FROM_QUERY) if by_query else encoded(_TAKEN, 201)
-
-    async def _take(self, payload: Payload) -> Receipt:
-        """Its receipt, once it is durable."""
-        inbox = self._inbox
-        if inbox is None:
-            raise _unavailable("the pipeline is starting or stopping")
-        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-
-        def done(receipt: Receipt) -> None:
-            if not future.done():  # the server may have given up the request
-                future.set_result(receipt)
-
-        payload.done = done
-        if not inbox.offer(payload):
-            raise HttpProblem(429, "too much is waiting; come back later", {"Retry-After": RETRY_AFTER_S})
-        self._waiting[future] = None
-        try:
-            return await future
-        finally:
-            self._waiting.pop(future, None)
 
     def _codec(self, content_type: str) -> Codec | None:
         """The codec of a Content-Type; HttpProblem if there is none."""
@@ -216,7 +183,3 @@ def _refused(receipt: Receipt) -> HttpProblem:
     in_order = sorted((refused.item, refused.reason) for refused in receipt.refused)
     errors = [{"index": item, "reason": reason} for item, reason in in_order[:LISTED]]
     return HttpProblem(400, detail, taken=receipt.taken, refused=count, errors=errors)
-
-
-def _unavailable(detail: str) -> HttpProblem:
-    return HttpProblem(503, detail, {"Retry-After": RETRY_AFTER_S})
