@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -15,12 +12,9 @@ from pipeline.component import Inbox, SourceContext
 from pipeline.framing import StreamSettings, StreamSource
 from pipeline.quantity import Duration, Secret
 from pipeline.reconnect import Connection
+from pipeline.running import CHUNK, Running
 
-CHUNK = 64_000  # bytes read at a time
 STEADY_S = 1.0  # a command that has run for so long is well
-GRACE_S = 2.0  # from SIGTERM to SIGKILL
-LEAVING_S = 0.1  # for what is left in the pipes: what the command started may hold them open for ever
-TOLD = 500  # bytes of the end of its standard error that are shown when it fails
 
 
 class ExecSettings(StreamSettings, frozen=True, kw_only=True):
@@ -74,10 +68,13 @@ class Exec(StreamSource):
         connection = Connection(self, self.settings.command[0])
         await connection.keep(partial(self._on_and_on if self.every is None else self._often, inbox, connection))
 
+    def _running(self) -> Running:
+        return Running(self.settings.command, self.settings.environment, self.context.folder)
+
     async def _on_and_on(self, inbox: Inbox, connection: Connection) -> None:
         steady = asyncio.get_running_loop().call_later(STEADY_S, connection.up)
         try:
-            async with _Running(self.settings, self.context) as running:
+            async with self._running() as running:
                 await self._read(running, inbox)
                 raise OSError(await running.ended())
         finally:
@@ -88,7 +85,7 @@ class Exec(StreamSource):
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            async with _Running(self.settings, self.context) as running:
+            async with self._running() as running:
                 try:
                     async with asyncio.timeout(self.timeout):
                         await self._read(running, inbox)
@@ -101,7 +98,7 @@ class Exec(StreamSource):
             due = max(due + self.every, loop.time())  # after a pause: no rush to make up for what was missed
             await asyncio.sleep(due - loop.time())
 
-    async def _read(self, running: _Running, inbox: Inbox) -> None:
+    async def _read(self, running: Running, inbox: Inbox) -> None:
         stream = self.stream()
         while data := await self._some(running.output):
             for payload in stream.feed(data):
@@ -119,62 +116,3 @@ class Exec(StreamSource):
                 return await output.read(CHUNK)
         except TimeoutError:
             raise TimeoutError(f"it wrote nothing for {self.settings.timeout}") from None
-
-
-class _Running:
-    """A command, in a group of its own. It and what it started are gone when this is left."""
-
-    def __init__(self, settings: ExecSettings, context: SourceContext) -> None:
-        self.settings = settings
-        self.folder = context.folder
-        self.status: int | None = None
-        self.said = b""  # the end of its standard error
-
-    async def __aenter__(self) -> Self:
-        own = {name: value.reveal() for name, value in self.settings.environment.items()}
-        pipe = asyncio.subprocess.PIPE
-        self.process = await asyncio.create_subprocess_exec(
-            *self.settings.command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=pipe,
-            stderr=pipe,
-            cwd=self.folder,
-            env={**os.environ, **own},
-            start_new_session=True,
-            limit=CHUNK,
-        )
-        assert self.process.stdout is not None
-        self.output = self.process.stdout
-        self._listening = asyncio.create_task(self._listen(), name=f"errors of {self.settings.command[0]}")
-        return self
-
-    async def _listen(self) -> None:
-        assert self.process.stderr is not None
-        while data := await self.process.stderr.read(CHUNK):
-            self.said = (self.said + data)[-TOLD:]
-
-    async def ended(self) -> str:
-        """How, in words."""
-        self.status = await self.process.wait()
-        await asyncio.wait([self._listening], timeout=LEAVING_S)
-        how = f"was ended by signal {-self.status}" if self.status < 0 else f"ended with status {self.status}"
-        said = " ".join(self.said.decode(errors="replace").split())
-        return f"it {how}" + (f": {said}" if said else "")
-
-    async def __aexit__(self, *_: object) -> None:
-        self._listening.cancel()
-        if self.process.returncode is None:
-            self._signal(signal.SIGTERM)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GRACE_S):
-                    await self.process.wait()
-        self._signal(signal.SIGKILL)
-        await self.process.wait()
-        with contextlib.suppress(TimeoutError):  # a pipe is closed once it has been read to its end
-            async with asyncio.timeout(LEAVING_S):
-                while await self.output.read(CHUNK):
-                    pass
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)

@@ -26,7 +26,7 @@ def say(value): print(json.dumps({"id": "a", "value": value}), flush=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.reconnect.FIRST_S", 0.02)
     monkeypatch.setattr("pipeline.reconnect.LONGEST_S", 0.05)
-    monkeypatch.setattr("pipeline.sources.exec.GRACE_S", 0.2)
+    monkeypatch.setattr("pipeline.running.GRACE_S", 0.2)
 
 
 def source(script: str, folder: Path = Path(), **settings: Any) -> Exec:
