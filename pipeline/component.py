@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from pipeline.frame import Array, Column, Field, Frame, Ints, KeyTable, Schema
 from pipeline.perkey import PerKey
+from pipeline.pictures import Pictures
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -37,13 +38,21 @@ class Context:
     """What every component is given at construction."""
 
     def __init__(
-        self, name: str, keys: KeyTable, *, folder: Path = Path(), clock: Clock | None = None, pipeline: str = ""
+        self,
+        name: str,
+        keys: KeyTable,
+        *,
+        folder: Path = Path(),
+        clock: Clock | None = None,
+        pipeline: str = "",
+        pictures: Pictures | None = None,
     ) -> None:
         self.name = name
         self.pipeline = pipeline  # the name of the pipeline: for what must be called the same at each start, outside
         self.keys = keys
         self.folder = folder  # where the pipeline file lies: relative paths start here
         self.clock = clock
+        self.pictures = pictures or Pictures()  # of the last moments, of all sources that see
         self.problems: list[tuple[str, str]] = []
         self.warnings: list[tuple[str, str]] = []
 

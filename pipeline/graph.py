@@ -19,6 +19,7 @@ from reactivex.subject import Subject
 from pipeline.component import Operator, OperatorContext, Sink, SinkContext, Source, SourceContext, State
 from pipeline.frame import Field, Frame, KeyTable, Progress, Schema, Sided, concatenate, empty
 from pipeline.merge import Merge, merged_schema
+from pipeline.pictures import Pictures
 
 if TYPE_CHECKING:
     from pipeline.clock import Clock
@@ -145,7 +146,12 @@ class Graph:
         self._outlets: dict[str, Subject[Frame]] = {}
         self._places: dict[tuple[str, str], int] = {}  # of each sink's inputs, in the order of the file
         self._delivered: list[tuple[str, str, Frame]] = []  # of the step that runs: sink, stream, rows
-        self._made = {"folder": config.path.parent, "clock": clock, "pipeline": config.pipeline.name}
+        self._made: dict[str, Any] = {
+            "folder": config.path.parent,
+            "clock": clock,
+            "pipeline": config.pipeline.name,
+            "pictures": Pictures(),
+        }
         for node in config.nodes.values():
             {"source": self._source, "operator": self._operator, "sink": self._sink}[node.kind](node)
 
