@@ -28,7 +28,7 @@ from pipeline.problem import ConfigError, Problem, nearest
 from pipeline.quantity import Duration, Secret, Size, duration, size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pipeline.settings import Found, Where
 
@@ -178,7 +178,9 @@ class Config:
         return text
 
 
-def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
+def load(
+    path: Path, environ: Mapping[str, str] = os.environ, change: Callable[[dict[str, Any]], None] | None = None
+) -> Config:
     """Read a pipeline file. ConfigError if it is not TOML; all other problems are in `Config.problems`."""
     try:
         data = path.read_bytes()
@@ -189,11 +191,16 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(path, [Problem(line, (), "is not UTF-8 text")]) from None
-    return loads(text, path, environ)
+    return loads(text, path, environ, change)
 
 
-def loads(text: str, path: Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """The same for a text; relative paths in it start where `path` lies."""
+def loads(
+    text: str,
+    path: Path,
+    environ: Mapping[str, str] = os.environ,
+    change: Callable[[dict[str, Any]], None] | None = None,
+) -> Config:
+    """The same for a text; relative paths in it start where `path` lies. `change`: to its tables, before they are read."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -203,6 +210,8 @@ def loads(text: str, path: Path, environ: Mapping[str, str] = os.environ) -> Con
         raise ConfigError(path, [Problem(at, (), f"not valid TOML{column}: {said}")]) from None
     except RecursionError:
         raise ConfigError(path, [Problem(1, (), "not valid TOML: nested too deeply")]) from None
+    if change is not None:
+        change(raw)
     return _Reader(environ).read(raw, text, path)
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "run a pipeline until it is stopped or its finite sources end",
     "check": "find every problem of a pipeline file without starting it",
     "test": "run the [[test]] blocks of a pipeline file on virtual time",
+    "replay": "run a pipeline file over what was recorded: which alerts would come, go or move",
     "graph": "show the graph of a pipeline file",
     "query": "look into the history that a pipeline keeps, running or not",
     "dead": "list dead letters (what was refused or failed, and why), or replay them",
@@ -43,10 +44,21 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def _with_times(words: list[str]) -> list[str]:
+    """`--from -1h` as `--from=-1h`: argparse would take the time for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("--from", "--to") and word.startswith("-") and word[1:2].isdigit():
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def main(arguments: list[str] | None = None) -> int:
     # OpenBLAS would start a thread a core at import: CPU and memory for a library that we do not use.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    words = sys.argv[1:] if arguments is None else arguments
+    words = _with_times(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="headwater", description="Stream processing for one small computer at the edge."
     )

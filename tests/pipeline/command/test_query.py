@@ -71,6 +71,11 @@ def test_a_span_of_a_key(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_a_span_up_to_now(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A time before now begins like an option, and is none."""
+    assert told(capsys, "readings", str(ran), "--to", "-1h", "--from", "-9999d", "--limit", "1000").count("\n") == 301
+
+
 def test_a_chart(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(told(capsys, "readings", str(ran), "--key", "a", "--points", "8", "--format", "json"))
     assert [row["value"] for row in found["rows"]] == [0.5, 148.5, 150.5, 298.5]

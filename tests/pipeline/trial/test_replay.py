@@ -1,0 +1,298 @@
+"""`headwater replay`: what the engine has recorded comes out again; what would differ is what differs."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import Config, load
+from pipeline.frame import KeyTable
+from pipeline.graph import Graph
+from pipeline.trial import life
+from pipeline.trial.block import read
+from pipeline.trial.episodes import Comparison
+from pipeline.trial.loop import VirtualLoop
+from pipeline.trial.recorded import Recorded
+from pipeline.trial.replay import Outcome, Wish, replay
+from pipeline.trial.tests import checked
+from pipeline.trial.whatif import changing, parse
+
+START = 1_767_225_600_000_000_000  # 2026-01-01
+SECOND = 1_000_000_000
+
+FILE = """
+[pipeline]
+name = "machine"
+disorder = "2 s"
+idle = "5 s"
+
+[sources.machine]
+type = "http"
+key = "id"
+time = "ts"
+time_unit = "ns"
+fields = { value = "float" }
+
+[sources.doors]
+type = "http"
+path = "/doors"
+key = "id"
+time = "ts"
+time_unit = "ns"
+fields = { open = "bool" }
+
+[operators.valid]
+type = "filter"
+input = "machine"
+where = "value > -5"
+
+[operators.high]
+type = "alert"
+input = "valid"
+when = "value > 2"
+clear = "value < 0"
+for = "3 s"
+
+[operators.levels]
+type = "alert"
+input = "machine"
+levels = { warning = { when = "value > 1" }, critical = { when = "value > 3" } }
+
+[operators.quiet]
+type = "alert"
+input = "machine"
+silent_for = "8 s"
+
+[operators.tens]
+type = "window"
+input = "machine"
+size = "10 s"
+aggregate = { n = "count()", mean = "mean(value)" }
+
+[operators.busy]
+type = "alert"
+input = "tens"
+when = "n > 2"
+
+[operators.ajar]
+type = "alert"
+input = "doors"
+when = "open"
+for = "6 s"
+
+[operators.both]
+type = "alert"
+inputs = ["machine", "doors"]
+when = "value > 0"
+for = "4 s"
+
+[sinks.local]
+type = "query_server"
+inputs = ["machine", "doors", "high", "levels", "quiet", "busy", "ajar", "both"]
+"""
+
+
+def ran(config: Config, rows: dict[str, list[dict[str, Any]]], folder: Path, until: str = "100 s") -> None:
+    """The engine itself on virtual time, with its history in this folder."""
+    table = {"name": "x", "input": rows, "expect": {}, "until": until}
+    graph = Graph(config, KeyTable(), None)  # type: ignore[arg-type]
+    config.tests = [table]
+    (block,), _ = read(config, graph)
+    config.tests = []
+    loop = VirtualLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(life._Trial(config, block, loop, folder, life.Result(block)).run())
+
+
+def compared(config: Config, folder: Path, changes: tuple[str, ...] = (), **wish: Any) -> tuple[Comparison, Outcome]:
+    if changes:
+        config = load(config.path, change=changing([parse(text) for text in changes]))
+        assert not config.problems
+    history = Recorded(folder / "state")
+    try:
+        outcome = replay([config], Graph(config, KeyTable(), None), history, Wish(**wish), 0)  # type: ignore[arg-type]
+    finally:
+        history.close()
+    return outcome.comparison(outcome.stories[0]), outcome
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    path = tmp_path_factory.mktemp("replay") / "pipeline.toml"
+    path.write_text(FILE)
+    return checked(path)[0]
+
+
+@st.composite
+def arrivals(draw: st.DrawFn) -> dict[str, list[dict[str, Any]]]:
+    """Readings that come at their time, some of them older than what came before."""
+    rows: dict[str, list[dict[str, Any]]] = {"machine": [], "doors": []}
+    now = 0
+    for pause, door, back, key, value in draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from([0, 0, 1, 1, 2, 4, 7, 20]), st.sampled_from([False, False, False, True]),
+                st.sampled_from([0, 0, 0, 1]), st.sampled_from("ab"), st.integers(-8, 8),
+            ),
+            min_size=1, max_size=30,
+        )
+    ):  # fmt: skip
+        now += pause
+        at, time = f"{now} s", START + (now - back) * SECOND
+        if door:
+            rows["doors"].append({"at": at, "id": key, "ts": START + now * SECOND, "open": value > 0})
+        else:
+            rows["machine"].append({"at": at, "id": key, "ts": time, "value": value / 2})
+    return rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrivals())
+def test_a_real_run_replayed_gives_its_alerts_bit_for_bit(config: Config, rows: Any) -> None:
+    """Whatever came, with idle times, late readings and several sources: no alert comes, goes or moves."""
+    with tempfile.TemporaryDirectory() as folder:
+        ran(config, rows, Path(folder), "300 s")
+        comparison, outcome = compared(config, Path(folder))
+    assert outcome.notes == []
+    assert comparison.differences == []
+    assert comparison.same == comparison.recorded == comparison.replayed
+
+
+# --- what is different ------------------------------------------------------------------------------------------------
+
+
+def episodes_above(rows: list[dict[str, Any]], limit: float) -> list[tuple[str, int, int | None]]:
+    """The oracle: (key, fires, cleared) of `value > limit`, one reading at a time."""
+    firing: dict[str, int] = {}
+    found = []
+    for row in rows:
+        key, time = row["id"], row["ts"]
+        if row["value"] > limit and key not in firing:
+            firing[key] = time
+        elif row["value"] <= limit and key in firing:
+            found.append((key, firing.pop(key), time))
+    return sorted([*found, *((key, time, None) for key, time in firing.items())], key=lambda e: (e[1], e[0]))
+
+
+def waves(n: int = 200) -> dict[str, list[dict[str, Any]]]:
+    values = [((i * 7919) % 13) - 4 for i in range(n)]
+    return {
+        "machine": [
+            {"at": f"{i} s", "id": "ab"[i % 2], "ts": START + i * SECOND, "value": v} for i, v in enumerate(values)
+        ]
+    }
+
+
+LEVEL = FILE.replace(
+    "[operators.levels]",
+    '[operators.above]\ntype = "alert"\ninput = "machine"\nwhen = "value > 4"\n\n[operators.levels]',
+)
+LEVEL = LEVEL.replace('"levels", ', '"levels", "above", ')
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, dict[str, list[dict[str, Any]]]]:
+    """A pipeline that has run for 200 s."""
+    folder = tmp_path_factory.mktemp("past")
+    path = folder / "pipeline.toml"
+    path.write_text(LEVEL)
+    config = checked(path)[0]
+    rows = waves()
+    ran(config, rows, folder, "210 s")
+    return config, folder, rows
+
+
+def spans(differences: Any, which: str) -> list[tuple[str, int, int | None]]:
+    return [
+        (e.key, e.rows[0].time, e.rows[-1].time if e.rows[-1].state != "firing" else None)
+        for d in differences
+        for e in getattr(d, which)
+    ]
+
+
+@pytest.mark.parametrize("limit", [0, 2, 4, 5, 7, 100])
+def test_a_changed_threshold_gives_the_difference_that_an_oracle_computes(past: Any, limit: int) -> None:
+    config, folder, rows = past
+    comparison, _ = compared(config, folder, (f"operators.above.when=value > {limit}",))
+    before, after = (episodes_above(rows["machine"], x) for x in (4, limit))
+
+    def overlaps(a: Any, all_: Any) -> bool:
+        return any(k == a[0] and s < (a[2] or 2**63) and a[1] < (e or 2**63) for k, s, e in all_)
+
+    assert {d.alert for d in comparison.differences} <= {"above"}
+    come = [d for d in comparison.differences if d.kind == "come"]
+    go = [d for d in comparison.differences if d.kind == "go"]
+    move = [d for d in comparison.differences if d.kind == "move"]
+    assert spans(come, "replayed") == [e for e in after if not overlaps(e, before)]
+    assert spans(go, "recorded") == [e for e in before if not overlaps(e, after)]
+    moved = {e for e in after if overlaps(e, before)} - set(before)
+    assert moved <= set(spans(move, "replayed"))
+    assert (limit == 4) == (not comparison.differences)
+
+
+def test_a_span_behind_a_warm_up(past: Any) -> None:
+    """State from before --from comes of the warm-up; without one an alert that was firing then is unknown."""
+    config, folder, _ = past
+    for start in range(START, START + 200 * SECOND, 17 * SECOND):
+        comparison, outcome = compared(config, folder, start=start, end=start + 30 * SECOND, warm_up=200 * SECOND)
+        assert (comparison.differences, outcome.notes) == ([], [])
+    bare = [compared(config, folder, start=START + s * SECOND)[0] for s in range(5, 100, 5)]
+    assert any(comparison.differences for comparison in bare)
+
+
+def test_in_parts_it_is_the_same(past: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little of the history is held at once, and however it is cut into steps."""
+    from pipeline.trial import pace, recorded
+
+    config, folder, _ = past
+    monkeypatch.setattr(recorded, "PART_ROWS", 20)
+    monkeypatch.setattr(recorded, "SHORTEST", 3 * SECOND)
+    monkeypatch.setattr(pace, "STEP_ROWS", 3)
+    comparison, outcome = compared(config, folder)
+    assert comparison.differences == []
+    assert outcome.readings == {"machine": 200, "doors": 0}
+
+
+def test_what_lies_behind_a_source_that_is_not_recorded_stands_for_it(tmp_path: Path) -> None:
+    """`valid` is recorded and `machine` is not: `high` is replayed from `valid`, and what cannot be is told."""
+    path = tmp_path / "pipeline.toml"
+    path.write_text(
+        FILE.replace('inputs = ["machine", "doors", "high", "levels"', 'inputs = ["valid", "high", "levels"')
+    )
+    config = checked(path)[0]
+    ran(config, waves(), tmp_path, "210 s")
+    comparison, outcome = compared(config, tmp_path)
+    assert [*outcome.stories[0].alerts] == ["high"]
+    assert comparison.recorded == comparison.same > 0
+    told = "\n".join(outcome.notes)
+    for alert in ("levels", "quiet", "busy", "both"):
+        assert f'"{alert}" is left out: "' in told
+    assert '"valid" is taken as it was recorded' in told
+    assert compared(config, tmp_path, ("operators.valid.where=value > 100",))[0].differences == []
+
+
+def test_the_state_folder_is_only_read(past: Any) -> None:
+    _, folder, _ = past
+    before = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in sorted((folder / "state").rglob("*"))}
+    compared(past[0], folder, ("operators.above.when=value > 2",))
+    assert {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in sorted((folder / "state").rglob("*"))} == before
+
+
+def test_history_that_was_dropped_is_told(past: Any, tmp_path: Path) -> None:
+    import apsw
+
+    config, folder, _ = past
+    copy = tmp_path / "state"
+    copy.mkdir()
+    (copy / "headwater.db").write_bytes((folder / "state" / "headwater.db").read_bytes())
+    db = apsw.Connection(str(copy / "headwater.db"))
+    db.execute("DELETE FROM frames WHERE stream = 'machine' AND id < 100")
+    db.close()
+    _, outcome = compared(config, tmp_path)
+    assert any("is no longer kept: windows and alerts begin anew there" in note for note in outcome.notes)
