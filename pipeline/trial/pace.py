@@ -37,7 +37,9 @@ class _Source:
             reached = newest - pace.disorder
             silence = np.diff(clock, prepend=self.heard)
             last = np.append(self.newest, newest[:-1])
-            ran = np.where(self.live & (silence >= pace.idle) & (last > NEVER), last - pace.disorder + silence, NEVER)
+            ran = np.where(
+                pace.alone & self.live & (silence >= pace.idle) & (last > NEVER), last - pace.disorder + silence, NEVER
+            )
             before = np.maximum.accumulate(np.maximum(ran, np.append(self.watermark, reached[:-1])))
             after = max(int(before[-1]), int(reached[-1]))
             self.newest, self.heard = int(newest[-1]), int(clock[-1])
@@ -60,6 +62,7 @@ class Pace:
         self.idle = idle
         self.singly = singly  # a step for each moment: something reads the clock
         self.sources = {name: _Source(schema, live[name]) for name, schema in schemas.items()}
+        self.alone = len(self.sources) == 1  # then silence needs no step of its own: nobody else is held back by it
         self.clock = NEVER
         self.next_seq = 0
 
@@ -92,23 +95,25 @@ class Pace:
             yield frames
 
     def _cuts(self, clock: Ints, own: Mapping[str, Ints]) -> list[tuple[int, int]]:
-        """Where each step ends, and when. Where several sources meet, one that falls quiet holds the others back no longer:
-        a step ends there if others speak before it does again."""
+        """Where each step ends, and when.
+
+        Where several sources meet, one that falls quiet holds the others back no longer, and where all are quiet the one
+        that is furthest on counts. So the silence of one ends a step before the next reading of any, and before its own.
+        """
         n = len(clock)
         cuts = {end: int(clock[end - 1]) for end in (*range(STEP_ROWS, n, STEP_ROWS), n)}
         if self.singly:
             cuts |= {end: int(clock[end - 1]) for end in (np.flatnonzero(np.diff(clock)) + 1).tolist()}
         for name, source in self.sources.items():
-            if len(own) == 1 or not source.live:
+            if self.alone or not source.live:
                 continue
             falls = np.append(source.heard, clock[own[name]]) + self.idle
             speaks = np.append(own[name], n)
-            at = np.searchsorted(clock, falls, "right")
-            already = np.zeros(len(at), np.bool_)
-            already[0] = source.quiet
-            for i in np.flatnonzero((at < speaks) & ~already).tolist():
-                end = int(at[i])
-                cuts[end] = max(cuts.get(end, NEVER), int(falls[i]))
+            quiet = np.searchsorted(clock, falls, "right")
+            silent = (quiet <= speaks) & (quiet < n)
+            for end in (*quiet[silent].tolist(), *speaks[silent].tolist()):
+                if end < n:
+                    cuts[end] = int(clock[end])
         return sorted(cuts.items())
 
     def end(self, clock: int, *, over: bool) -> dict[str, Frame]:

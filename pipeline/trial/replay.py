@@ -134,6 +134,7 @@ class _Replay:
             if any(f"{name}.invalid" in node.inputs for node in self.roots.config.nodes.values())
         }
         self.readings = dict.fromkeys(self.streams, 0)
+        self.first_seq = FAR  # of all readings; 0: nothing had come before what is recorded
 
     def _look(self, found: Roots) -> None:
         """What can be replayed, and what not."""
@@ -231,6 +232,8 @@ class _Replay:
     def _count(self, part: Mapping[str, Frame]) -> None:
         for name in self.readings:
             self.readings[name] += len(part[name])
+            if len(part[name]):
+                self.first_seq = min(self.first_seq, int(part[name].seq[0]))
 
     def _push(self, frames: dict[str, Frame], part: Mapping[str, Frame]) -> None:
         step = dict(frames)
@@ -263,22 +266,12 @@ class _Replay:
                 self.notes.append(f'"{alert}" is not recorded: nothing to compare it with (inputs of a query_server)')
         if self.history is None or self.files:
             return
-        if since == self.oldest and self._first_seq():
+        if since == self.oldest and self.first_seq:
             from pipeline.frame import instant_text
 
             self.notes.append(
                 f"what was before {instant_text(self.oldest)} is no longer kept: windows and alerts begin anew there"
             )
-
-    def _first_seq(self) -> int:
-        """0: nothing had come before what is recorded."""
-        assert self.history is not None
-        firsts = [
-            int(f.seq.min())
-            for name, schema in self.streams.items()
-            if len(f := self.history.rows(name, schema, self.oldest, self.oldest + 1))
-        ]
-        return min(firsts, default=0)
 
 
 def numbered(frames: Mapping[str, Frame]) -> dict[str, Frame]:
