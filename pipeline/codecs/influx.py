@@ -127,7 +127,7 @@ class Influx(Typed):
             return None
         found = self._shape(names).findall(whole)
         counts = [text.strip("\n").count("\n") + 1 if text.strip("\n") else 0 for text in texts]
-        if len(found) != sum(counts) or 0 in counts or "" in names or len(set(names)) < len(names):
+        if len(found) != sum(counts) or 0 in counts or "" in names:
             return None
         heads, *cells, stamps = zip(*found, strict=True)
         begun = {head: self._series.get(head) or self._begun(head) for head in set(heads)}

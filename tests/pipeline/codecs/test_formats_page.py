@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline import registry
+from pipeline.component import Context, ReadingSettings
+from pipeline.frame import KeyTable
 from tests.codec import lines, make, piped, rows
 
 PAGE = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
@@ -61,3 +63,22 @@ def decoded(settings: str, data: bytes) -> list[dict[str, Any]]:
 def test_a_format_without_a_place_in_a_file_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="cannot be told apart in a file"):
         piped(tmp_path, 'format = "sparkplug"\nfields = { v = "float" }', b"")
+
+
+@pytest.mark.parametrize(
+    "media_type", ["application/msgpack", "application/cbor", "application/senml+cbor", "text/csv; charset=utf-8"]
+)
+def test_a_source_of_another_format_takes_it_by_its_content_type(media_type: str) -> None:
+    settings = ReadingSettings(format="json", key="id", fields={"value": "float"})
+    codec = registry.codec_for(settings, Context("in", KeyTable()), media_type)
+    assert codec is not None
+    assert media_type.partition(";")[0] in codec.media_types
+    codec = registry.codec_for(settings, Context("in", KeyTable()), "application/json")
+    assert codec is not None
+    assert type(codec).__name__ == "Json"  # and not `path`, which reads JSON too
+
+
+def test_what_only_reads_cannot_write() -> None:
+    context = Context("out", KeyTable())
+    assert registry.codec_for(ReadingSettings(format="sparkplug"), context, writing=True) is None
+    assert context.problems == [("format", '"sparkplug" can be read, not written; write json or csv')]

@@ -389,6 +389,15 @@ def test_from_file_to_file(tmp_path: Path) -> None:
     assert out == b"m,id=a v=1.5 1700000000000000001\nm,id=b v=2.0 1700000000000000002\n"
 
 
+def test_a_file_has_no_now(tmp_path: Path) -> None:
+    """A part of it may be read again after a crash: a line without a timestamp would then be another reading."""
+    source = 'format = "influx"\ntime = "time"\nfields = { v = "float" }'
+    assert (
+        piped(tmp_path, source, b"m v=1\nm v=2 5\n", 'format = { type = "influx", measurement = "m" }')
+        == b"m v=2.0 5\n"
+    )
+
+
 # --- and against InfluxDB itself -------------------------------------------------------------------------------------
 
 

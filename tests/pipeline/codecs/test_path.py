@@ -39,6 +39,11 @@ def test_places_and_quoted_names() -> None:
     assert taken(codec, [json.dumps(GATEWAY, indent=1).encode()]) == [{"key": "g1", "last": "s2", "v": 2.5, "odd": 7}]
 
 
+def test_a_place_that_is_not_there_is_missing() -> None:
+    codec = make("path", {"v": "int?", "w": "int?"}, key=None, paths={"v": "a[-3]", "w": "a[2]"})
+    assert taken(codec, [b'{"a": [1, 2]}', b'{"a": [1, 2, 3]}']) == [{"v": None, "w": None}, {"v": 1, "w": 3}]
+
+
 def test_the_top_may_be_the_list_and_elements_may_be_values() -> None:
     codec = make("path", {"v": "float"}, key=None, paths={"v": "[*]"})
     assert taken(codec, [b"[1, 2.5]", b"[3]\n[4]"]) == [{"v": 1.0}, {"v": 2.5}, {"v": 3.0}, {"v": 4.0}]

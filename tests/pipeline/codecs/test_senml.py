@@ -116,15 +116,20 @@ class At:
 
 def test_times_below_two_to_the_28_are_counted_from_now() -> None:
     """A file has no now: what it holds may be read again after a crash."""
-    pack = b'[{"bn": "a", "bt": -10, "v": 1}, {"t": 4, "v": 2}, {"bt": 0, "v": 3}, {"t": 1600000000.5, "v": 4}]'
+    pack = b'[{"bn": "a", "bt": -10, "v": 1}, {"t": 4, "v": 2}, {"bt": 0, "v": 3}, {"t": 9, "v": 4}, {"t": 1600000000.5, "v": 5}]'
     codec = make("senml", {"value": "float"}, "id", "time", clock=At())
     now = 1_700_000_000 * S
     times = [row["time"] for row in taken(codec, [pack])]
     assert [round(t / S, 3) for t in times] == [
-        round((now + d) / S, 3) for d in (-9_993_000_000, -5_993_000_000, 7_000_000)
+        round((now + d) / S, 3) for d in (-9_993_000_000, -5_993_000_000, 7_000_000, 9_007_000_000)
     ] + [1_600_000_000.5]
     codec = make("senml", {"value": "float"}, "id", "time")
-    assert refusals(codec, pack) == [(0, "time: missing"), (1, "time: missing"), (2, "time: missing")]
+    assert refusals(codec, pack) == [
+        (0, "time: missing"),
+        (1, "time: missing"),
+        (2, "time: missing"),
+        (3, "time: missing"),
+    ]
 
 
 @forms
@@ -155,6 +160,16 @@ def test_a_reason_says_what_was_wanted(form: str, pack: Any, expected: list[tupl
         return  # a map does not begin as an array does: it is taken for JSON
     codec = make("senml", {"v": "float", "w": "float?"}, "id", "time", separator=":", clock=At())
     assert refusals(codec, FORMS[form](pack)) == expected
+
+
+@forms
+@pytest.mark.parametrize("wrong", [{"bn": 5}, {"bt": "x"}, {"bver": 11}, {"what_": 1}])
+def test_behind_a_wrong_base_nothing_can_be_told(form: str, wrong: dict[str, Any]) -> None:
+    """What came before it is taken."""
+    codec = make("senml", {"value": "float"}, "id")
+    decoded = codec.decode([FORMS[form]([{"n": "a", "v": 1}, {"n": "b", "v": 2, **wrong}, {"n": "c", "v": 3}])])
+    assert [row["key"] for row in rows(codec, decoded)] == ["a"]
+    assert [r.item for r in decoded.refused] == [1]
 
 
 @pytest.mark.parametrize(

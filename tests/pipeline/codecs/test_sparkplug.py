@@ -163,6 +163,7 @@ FINE = packed({"name": "v", "double_value": 1})
         (FINE[:-1], "not Sparkplug B: it ends too soon"),
         (b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "not Sparkplug B: it ends too soon"),
         (b"\x12\x03\x0a\x05v", "not Sparkplug B: it ends too soon"),
+        (b"\x12\x03\x0a\x05v" + FINE, "not Sparkplug B: it ends too soon"),
         (b"\x08" + b"\x80" * 11 + b"\x01", "not Sparkplug B: a number of more than 64 bits"),
         (b"\x0b", "not Sparkplug B: a type that no field has"),
         (b"\x10\x01", "not Sparkplug B: a field of another type than it has in a payload"),
