@@ -11,7 +11,7 @@ Each block begins with a byte that says how it is coded, so that better ways may
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -245,11 +245,15 @@ def pack_frame(frame: Frame) -> bytes:
     return _PACKED + join([len(frame), fields], [*blocks, *(body for _, body in packed.values())])
 
 
-def unpack_frame(data: bytes, progress: Progress = NO_PROGRESS) -> Frame:
-    """The Frame that `pack_frame` or `encode` was given, with this progress."""
+def unpack_frame(data: bytes, progress: Progress = NO_PROGRESS, only: Collection[str] | None = None) -> Frame:
+    """The Frame that `pack_frame` or `encode` was given, with this progress. `only`: others of its columns may be left out."""
     if data[:4] != _PACKED:
         return decode(data, progress)
     (n, fields), (time, key, seq, *blocks) = split(data[4:])
-    columns = {name: unpack_column(kind, block, n) for (name, kind), block in zip(fields, blocks, strict=True)}
+    columns = {
+        name: unpack_column(kind, block, n)
+        for (name, kind), block in zip(fields, blocks, strict=True)
+        if only is None or name in only
+    }
     codes = unpack_ints(key, n).astype(np.int32)
     return Frame(unpack_times(time, n), codes, unpack_ints(seq, n), columns, progress)

@@ -1,13 +1,16 @@
-"""The benchmark of operators knows every operator, and what it pushes through them is good input. No time is asserted."""
+"""The benchmark of operators knows every operator, and what it pushes through them is good input; that of the history runs.
+No time is asserted."""
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import history
 from benchmarks.each_operator import (
     GOAL_ROWS,
     KEYS,
@@ -69,3 +72,28 @@ def test_the_tables_show_every_cost_and_each_goal_that_is_missed() -> None:
     shown = tables(costs)
     assert [shown.count(text) for text in ("0.310", "0.210", "41.0")] == [1, 1, 1]
     assert shown.count("\n| ") == 4 * (len(GOAL_ROWS) + 1) + 3
+
+
+async def test_the_benchmark_of_the_history_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Small: every table is filled and asked, and gives an answer; the pipeline's own count of bytes is the kernel's."""
+    await history.main(history.SMALL._replace(seconds=1.0), [])
+    lines = capsys.readouterr().out.splitlines()
+    asked = [line for line in lines if "p50" in line]
+    assert [line.split(",")[0] for line in asked] == ["history"] * 4 + ["SQLite"] * 2 + ["DuckDB"] * 2
+    assert all(int(found) > 50 for line in asked for found in re.findall(r"\((\d+) rows in the answer\)", line))
+    assert re.search(r"^history +85,695 rows", "\n".join(lines), re.MULTILINE)
+    (told,) = [
+        re.search(r"([\d.]+) bytes written a reading as /health says \(([\d.]+) as /proc", line) for line in lines[-1:]
+    ]
+    assert told is not None
+    assert float(told[1]) == pytest.approx(float(told[2]), rel=0.05)
+
+
+def test_its_readings_are_the_same_each_time_and_in_order() -> None:
+    one, other = history.Readings(), history.Readings()
+    for _ in range(3):
+        minute, again = one.next(), other.next()
+        assert all((a == b).all() for a, b in zip(minute, again, strict=True))
+        assert len(minute.time) == history.A_MINUTE
+        assert (np.diff(minute.time) >= 0).all()
+        assert (np.bincount(minute.key) == [60] * history.FAST + [1] * history.SLOW).all()

@@ -146,8 +146,8 @@ def read(
 ) -> Frame:
     """The rows of a part that the query asks for; with `edge` none beyond it. `counts`: as rollups have them, too."""
     for (data,) in db.execute(f"SELECT data FROM {part.table} WHERE id = ?", (part.id,)):
-        found = unpack_frame(data)
-        frame = _fitting(found, schema)
+        found = unpack_frame(data, only=None if counts else schema.fields.keys())
+        frame = fitting(found, schema)
         if counts:
             frame = frame.with_columns(rollup.counts(found, schema))
         keep = np.ones(len(frame), np.bool_)
@@ -163,7 +163,7 @@ def read(
     raise KeyError(f"{part.table} {part.id}")  # one transaction saw it listed
 
 
-def _fitting(frame: Frame, schema: Schema) -> Frame:
+def fitting(frame: Frame, schema: Schema) -> Frame:
     """With the fields of today: the pipeline file may have had others when these rows were written."""
     wanted = {name: DTYPES[field.kind] for name, field in schema.fields.items()}
     if {name: c.values.dtype for name, c in frame.columns.items()} == wanted:

@@ -44,7 +44,7 @@ class _Grid(NamedTuple):
 
 
 def rows(db: apsw.Connection, query: RowsQuery, schema: Schema, codes: list[int] | None) -> Frame:
-    """The rows of the chart, by time, key and arrival. Unanswerable: more than MOST_ROWS."""
+    """The rows of the chart, by time, key and arrival; fields that are not asked for are missing. Unanswerable: too many."""
     known = rollup.known(db)
     grid, level = _grid(db, query, known)
     if grid is None:
@@ -53,7 +53,8 @@ def rows(db: apsw.Connection, query: RowsQuery, schema: Schema, codes: list[int]
     numbers = [name for name, kind in fields.items() if kind in ("float", "int")]
     single = numbers[0] if len(fields) == 1 and numbers else None
     picked = _Picked(grid, numbers)
-    asked = rolled.Asked(db, query, schema, codes, known)
+    looked_at = schema if query.corrected else schema._replace(fields={name: schema.fields[name] for name in fields})
+    asked = rolled.Asked(db, query, looked_at, codes, known)
     if query.corrected:
         for page in pages(query, PAGE, lambda q: history.rows(db, q, schema, codes)):
             picked.add(page)
@@ -61,7 +62,7 @@ def rows(db: apsw.Connection, query: RowsQuery, schema: Schema, codes: list[int]
         for frame in asked.frames(level):
             picked.add(frame)
     else:
-        for frame in _candidates(db, query, schema, codes, grid, single):
+        for frame in _candidates(db, query, looked_at, codes, grid, single):
             picked.add(frame)
     for frame in asked.gone(level):
         picked.add(frame.where(history.holds(frame)) if query.corrected else frame)
@@ -70,7 +71,7 @@ def rows(db: apsw.Connection, query: RowsQuery, schema: Schema, codes: list[int]
         return empty(schema, NO_PROGRESS)
     if single is not None:
         found = found.where(~_repeats(found, single))
-    found = found.take(np.lexsort((found.seq, found.key, found.time)))
+    found = history.fitting(found.take(np.lexsort((found.seq, found.key, found.time))), schema)
     if known.of(query.stream):
         found = found.where(~_twice(found, list(fields)))
     return found.take(slice(None, None, -1)) if query.descending else found
