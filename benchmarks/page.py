@@ -95,7 +95,7 @@ async def share(process: psutil.Process, seconds: float) -> float:
     """Of one processor."""
     before = sum(process.cpu_times()[:2])
     await asyncio.sleep(seconds)
-    return (sum(process.cpu_times()[:2]) - before) / seconds
+    return float(sum(process.cpu_times()[:2]) - before) / seconds
 
 
 async def tabs(http: aiohttp.ClientSession, profile: Path, url: str, count: int) -> aiohttp.ClientWebSocketResponse:

@@ -7,7 +7,7 @@
     table["temperature"].mean(), table.pandas()
 
 Nothing of the engine is needed here, and nothing beyond what Headwater needs itself: a notebook in the office may have it.
-Where pyarrow is present, here and on the device, rows come as Arrow: 30 times less work for both (`headwater[arrow]`).
+Where pyarrow is present, here and on the device, rows come as Arrow: a tenth of the work for both, or less (`headwater[arrow]`).
 
 Exception
   Unanswered      the device refused, or could not be reached; `status` and `detail` are those of its problem
