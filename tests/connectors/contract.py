@@ -18,7 +18,7 @@ from tests.connectors.world import SinkWorld, SourceWorld, rig_class, sequence, 
 
 KILLS = 2
 PAD = 1_000
-FLOOD = 20_000  # readings of PAD bytes: more than the inbox, the outbox and the buffers of two sockets hold
+FLOOD = 20_000  # rows of PAD bytes: more than the inbox, the outbox and the buffers of two sockets hold
 GROWS_MB = 60.0  # at most, while a flood is held back: the inbox, one step, a batch on its way
 
 Check = Callable[[Any], Awaitable[None]]
@@ -98,7 +98,7 @@ async def source_is_flooded(w: SourceWorld) -> None:
     """While the engine is held back, memory is bounded and the source pushes back; nothing that counts is lost."""
     w.gate.open.clear()
     before = w.device.rss()
-    sending = asyncio.create_task(w.rig.send(w.some(FLOOD), PAD))
+    sending = asyncio.create_task(w.rig.send(w.some(w.rig.flood), PAD))
     most = 0.0
     for _ in range(20):
         await asyncio.sleep(0.1)
