@@ -19,12 +19,14 @@ from tests.device import free_port
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
-CONFIG = """
+PERSISTENCE = """
 persistence true
 persistence_location {folder}/
 autosave_interval 1
+"""
+CONFIG = """
 log_dest file {folder}/log
-log_type all
+log_type {log}
 max_queued_messages 0
 max_queued_bytes 0
 max_inflight_messages 0
@@ -35,11 +37,21 @@ listener {port} 127.0.0.1
 class Mosquitto:
     """Started by `start`, stopped by `stop`; what it keeps it keeps over a restart."""
 
-    def __init__(self, folder: Path, *more: str, password: tuple[str, str] | None = None, tls: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *more: str,
+        password: tuple[str, str] | None = None,
+        tls: bool = False,
+        log: str = "all",
+        persistence: bool = True,
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.config = folder / "mosquitto.conf"
-        lines = [CONFIG.format(folder=folder, port=self.port), *more]
+        lines = [CONFIG.format(folder=folder, port=self.port, log=log), *more]
+        if persistence:
+            lines.append(PERSISTENCE.format(folder=folder))
         if password is not None:
             accounts = folder / "accounts"
             subprocess.run(["mosquitto_passwd", "-b", "-c", str(accounts), *password], check=True)
