@@ -378,3 +378,12 @@ def test_what_is_corrected_may_leave_before_its_correction() -> None:
     assert counted(device, WINDOWS) == [1, 1]
     device.drop_all()
     assert counted(device, WINDOWS) == [1, 1]
+
+
+def test_how_a_rollup_is_called() -> None:
+    """By a person, and in SQL."""
+    level = rollup.Level("valid", 90 * 10**9, 1)
+    assert rollup.in_words(level.name) == "valid every 90 s"
+    assert rollup.in_words("valid") == "valid"
+    assert rolled.called(level) == "valid_90s"
+    assert [rollup.age_of(s * 10**9) // 10**9 for s in (60, 86_400)] == [30_000_000, 100 * 365 * 86_400]
