@@ -5,6 +5,7 @@ What a component knows of itself it tells (`Context.warn`); here is what only th
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.graph import Graph
     from pipeline.settings import Where
 
+_PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
 MUCH = 0.5  # of this machine's memory
 
 
@@ -43,11 +45,13 @@ def _server(config: Config) -> Iterator[tuple[Where, str]]:
 
 def _secrets(config: Config) -> Iterator[tuple[Where, str]]:
     for where in masked.written_out(config):
-        name = str(where[-1]).upper()
-        yield (
-            where,
-            f"the secret stands in the file, and in every copy of it: write ${{{name}}}, and set that in the environment",
-        )
+        value = masked.value(config, where)
+        # An address is kept like a secret, since it may hold one; a variable with a default is a choice that was made.
+        if "${" in value or value.startswith("/") or ("://" in value and not _PASSWORD.search(value)):
+            continue
+        name = next(part for part in reversed(where) if isinstance(part, str)).upper()
+        text = f"the secret stands in the file, and in every copy of it: write ${{{name}}}, and set that in the environment"
+        yield where, text
 
 
 def _unread(config: Config, graph: Graph) -> Iterator[tuple[Where, str]]:

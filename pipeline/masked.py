@@ -52,7 +52,7 @@ def masked(config: File) -> str:
         written, key=lambda where: lines.get(where, 0), reverse=True
     ):  # from below: lines keep their place
         start = starts[positions.line_of(lines, where) - 1]
-        text = text[:start] + _without(text[start:], _value(config, where), f"{MASK} {where[-1]}")
+        text = text[:start] + _without(text[start:], value(config, where), f"{MASK} {where[-1]}")
     return text
 
 
@@ -70,19 +70,19 @@ def _without(text: str, secret: str, mask: str) -> str:
 
 
 def _is_literal(config: File, where: Where) -> bool:
-    value = _value(config, where)
-    return isinstance(value, str) and bool(value) and not _VARIABLE.fullmatch(value)
+    written = value(config, where)
+    return isinstance(written, str) and bool(written) and not _VARIABLE.fullmatch(written)
 
 
-def _value(config: File, where: Where) -> Any:
+def value(config: File, where: Where) -> Any:
     """What stands at a place of the file."""
-    value: Any = config.raw
+    found: Any = config.raw
     for part in where:
-        if isinstance(value, list) and isinstance(part, int):
-            value = value[part]
+        if isinstance(found, list) and isinstance(part, int):
+            found = found[part]
         else:
-            value = value.get(part) if isinstance(value, dict) else None
-    return value
+            found = found.get(part) if isinstance(found, dict) else None
+    return found
 
 
 def _secrets(config: File) -> set[Where]:

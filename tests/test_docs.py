@@ -58,7 +58,9 @@ def test_each_pipeline_is_a_good_one(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", [ROOT / "pipeline.toml", *sorted((ROOT / "examples").glob("*.toml"))], ids=lambda f: f.name
+    "file",
+    [ROOT / "pipeline.toml", *sorted((ROOT / "examples").rglob("*.toml"))],
+    ids=lambda f: str(f.relative_to(ROOT)),
 )
 def test_each_example_is_a_good_one(file: Path) -> None:
     check(file)

@@ -91,6 +91,11 @@ def test_nothing_is_said_of_what_we_give_away(file: str, tmp_path: Path) -> None
             '[server]\ntoken = "open sesame"\n\n[sources.in]',
             "p.toml:6: server.token: the secret stands in the file",
         ),
+        (
+            "[sinks.local]",
+            '[sinks.c]\ntype = "cloud"\ninput = "hot"\nurl = "https://x/"\ntoken = "mine"\n\n[sinks.local]',
+            "p.toml:27: sinks.c.token: the secret stands in the file, and in every copy of it: write ${TOKEN}",
+        ),
     ],
 )
 def test_what_will_hurt_is_told(tmp_path: Path, before: str, after: str, said: str) -> None:
@@ -106,7 +111,7 @@ def test_what_will_hurt_is_told(tmp_path: Path, before: str, after: str, said: s
     ],
 )
 def test_what_does_not_hurt_is_not_told(tmp_path: Path, before: str, after: str) -> None:
-    assert [line for line in told(tmp_path, (before, after)) if "secret" not in line] == []
+    assert told(tmp_path, (before, after)) == []
 
 
 def test_memory_beyond_half_of_the_machine_s(tmp_path: Path) -> None:

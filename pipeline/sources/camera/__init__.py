@@ -53,7 +53,9 @@ class CameraSettings(Settings, frozen=True, kw_only=True):
         tuple[float, float, float, float] | None,
         Meta(description="What is looked at: x, y, width, height as shares of the picture. Absent: all of it."),
     ] = None
-    start: Annotated[str | None, Meta(description="Of a film: when it began, RFC 3339. Absent: 1970.")] = None
+    start: Annotated[
+        str | None, Meta(description="Of a film: when it began, RFC 3339. Absent: it ended when it is first looked at.")
+    ] = None
     pictures: Annotated[PictureSettings, Meta(description="What a `snapshot` sink can keep.")] = PictureSettings()
 
 
@@ -113,13 +115,13 @@ class Camera(Source):
         except ImportError:
             context.problem("", 'needs OpenCV: pip install "headwater[camera]"')
 
-    def _start(self) -> int:
+    def _start(self) -> int | None:
         if self.settings.start is None:
-            return 0
+            return None
         times, right = nanoseconds([self.settings.start], "iso")
         if right is not None and not right[0]:
             self.context.problem("start", "must be a time such as 2026-01-31T12:00:00Z")
-            return 0
+            return None
         return int(times[0])
 
     # --- looking ---
@@ -157,11 +159,15 @@ class Camera(Source):
         path = os.path.join(self.context.folder, self.url)
         if not os.path.exists(path):
             raise FileNotFoundError(f"source {self.context.name}: there is no film {path}")
-        film = await asyncio.to_thread(Film, path, int(self.settings.every), -1 if position is None else position)
+        assert self.context.clock is not None
+        film = await asyncio.to_thread(Film, path, int(self.settings.every), position["frame"] if position else -1)
+        just_taken = self.context.clock.wall() - film.length
+        begun = position or {"start": just_taken if self.start is None else self.start}
         try:
             looking = Looking(self.settings.area)
             while shot := await asyncio.to_thread(film.next):
-                await self._seen(inbox, looking, shot, self.start + shot.at, shot.frame)
+                position = {**begun, "frame": shot.frame}
+                await self._seen(inbox, looking, shot, begun["start"] + shot.at, position)
         finally:
             film.close()
         inbox.end()

@@ -46,6 +46,7 @@ class Film(Capture):
         super().__init__(path)
         rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
         self._ns = 1e9 / rate
+        self.length = round(max(self._capture.get(cv2.CAP_PROP_FRAME_COUNT), 0) * self._ns)
         self._every = every
         self._frame = 0
         self._due = 0
