@@ -23,7 +23,6 @@ from sinks.notify import Notify, NotifySettings
 from tests.sinks.rig import Enqueued, rig
 
 # A library that one of apprise's plugins imports is behind the times.
-pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 ALERTS = Schema("id", {"state": Field("string"), "value": Field("float", True), "message": Field("string")}, "alerts")
 SCHEMAS = {"hot": ALERTS, "readings": Schema("id", {"value": Field("float", True)})}
