@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 
@@ -29,10 +30,19 @@ class Feed:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
         self._somebody.set()
-        await reader.read()  # until the other end is gone
+        with contextlib.suppress(OSError):
+            await reader.read()  # until the other end is gone
         writer.close()
         if writer in self._writers:
             self._writers.remove(writer)
+
+    async def live(self) -> None:
+        """A blank line now and then, which is no message, as a sign of life: silence means that the connection is half-open."""
+        while True:
+            for writer in self._writers[-1:]:
+                if not writer.transport.get_write_buffer_size():
+                    writer.write(b"\n")
+            await asyncio.sleep(0.2)
 
     async def write(self, data: bytes, wait_s: float = 5.0) -> bool:
         """True: somebody was there to take it, all of it."""

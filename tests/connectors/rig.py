@@ -52,7 +52,7 @@ class Rig:
 
 class SourceRig(Rig):
     promise: ClassVar[SourcePromise]
-    flood: ClassVar[int] = 20_000  # readings of a kB: more than the inbox and the buffers on the way to it hold
+    flood: ClassVar[int] = 5_000  # readings of 4 kB: more than the inbox and the buffers on the way to it hold
     waits: ClassVar[bool] = True  # at the limit the peer has to wait; False: what is too much is dropped, and counted
 
     def settings(self, port: int | None) -> str:

@@ -14,7 +14,7 @@ from tests.connectors.rig import FIELDS, SourceRig, ended, line, program_version
 class SerialRig(SourceRig):
     peer = "socat"
     promise = "at most once"
-    flood = 6_000
+    flood = 1_500
     limit = "the line is not read"
     without = {
         "half-open": "a line is never closed; `read_timeout` opens it anew (tests/pipeline/sources/test_serial.py)",

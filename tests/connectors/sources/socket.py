@@ -22,18 +22,22 @@ class SocketRig(SourceRig):
         self.port = free_port()
         self.feed = Feed(folder / "feed")
         self.process: asyncio.subprocess.Process | None = None
+        self.living: asyncio.Task[None] | None = None
 
     def version(self) -> str | None:
         return program_version("socat", "-V", word=2, row=1)
 
     async def start(self) -> int:
         await self.feed.start()
+        self.living = asyncio.create_task(self.feed.live())
         there = f"TCP-LISTEN:{self.port},bind=127.0.0.1,reuseaddr,fork"
         self.process = await asyncio.create_subprocess_exec("socat", there, f"UNIX-CONNECT:{self.feed.path}")
         await listening(self.port)
         return self.port
 
     async def stop(self) -> None:
+        if self.living is not None:
+            self.living.cancel()
         await ended(self.process)
         await self.feed.stop()  # ends the children that serve a connection, too
 

@@ -62,6 +62,7 @@ async def test_one_that_ends_is_started_again_and_its_last_words_are_told(tmp_pa
         assert [row["value"] for row in await engine.have(3)][:3] == [1, 2, 3]
         await engine.until(lambda: engine.source.trouble)
         assert engine.source.trouble == f"{sys.executable}: it ended with status 1: the radio is gone"
+    assert (tmp_path / "runs").exists()
 
 
 async def test_one_that_runs_steadily_is_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -102,8 +102,9 @@ async def test_lines_and_not_the_half_of_one(device: Device) -> None:
     """What comes before the first line end may have begun before we listened: 5 is not 21.5."""
     engine = SmallEngine(source(device))
     async with listening(engine):
-        device.say(b'{"id": "a", "value": 5}')
-        await asyncio.sleep(0.05)
+        for half in (b'{"id": "a", ', b'"value": 5}'):
+            device.say(half)
+            await asyncio.sleep(0.05)
         device.say(b"\n" + text(1) + text(2)[:9])
         await engine.have(1)
         device.say(text(2)[9:] + b"\x00\xff noise\n" + text(3))
@@ -145,6 +146,10 @@ async def test_a_line_that_somebody_else_has_is_not_shared(device: Device) -> No
         await first.have(1)
         async with second.running():
             await second.until(lambda: "lock" in second.source.trouble)
+    third = SmallEngine(source(device))
+    async with listening(third):
+        device.say(b"\n" + text(1))
+        await third.have(1)
 
 
 async def test_a_silence_that_lasts_opens_it_anew(device: Device) -> None:
