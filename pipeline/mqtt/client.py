@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pipeline.mqtt.outgoing import Outgoing
 from pipeline.mqtt.packets import (
@@ -98,9 +98,8 @@ class Client(asyncio.Protocol):
     # --- from beginning to end ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(encode(self._connect(), self.version))
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, and does not say so
+        self._transport.write(encode(self._connect(), self.version))
 
     def _connect(self) -> Connect:
         options, own = self.options, {}

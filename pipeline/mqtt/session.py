@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ from pipeline.mqtt.packets import Version, Will
 from pipeline.mqtt.stream import Messages
 
 if TYPE_CHECKING:
+    import ssl
+
     from pipeline.mqtt.client import Client
 
 
