@@ -13,6 +13,7 @@ from pipeline.component import Context, Settings
 from pipeline.mqtt.client import PORTS, Client
 from pipeline.mqtt.packets import Publish, Version, Will
 from pipeline.mqtt.session import MqttError, Options
+from pipeline.mqtt.wire import LONGEST_TEXT
 from pipeline.quantity import Duration, Secret, duration
 from pipeline.tls import TlsSettings, check, client_context
 
@@ -80,6 +81,9 @@ class Broker:
             context.problem("will.topic", f'"{will.topic}" is not a topic; write it as "headwater/status"')
         if self.version == 4 and self.password is not None and self.username is None:
             context.problem("password", "goes with a username, and there is none")
+        for name, text in (("client_id", self.client_id), ("username", self.username), ("password", self.password)):
+            if text is not None and ("\0" in text or len(text.encode()) > LONGEST_TEXT):
+                context.problem(name, f"has a NUL in it, or more than {LONGEST_TEXT:,} bytes")
         if settings.tls is not None:
             check(settings.tls, context)
             if not self.secure:

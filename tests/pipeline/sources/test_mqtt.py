@@ -280,6 +280,8 @@ def test_any_other_text_is_a_payload_without_a_topic(text: bytes) -> None:
         ({"session": duration("100 ms")}, "session", "must be whole seconds"),
         ({"max_message": Size(0)}, "max_message", "must be at least 1 B"),
         ({"version": "3.1.1", "password": "x"}, "password", "goes with a username"),
+        ({"client_id": "a\0b"}, "client_id", "has a NUL in it"),
+        ({"username": "u" * 65_536}, "username", "has a NUL in it, or more than 65,535 bytes"),
         ({"will": {"topic": "a/#"}}, "will.topic", '"a/#" is not a topic'),
         ({"tls": {}}, "tls", "is for mqtts://"),
         ({"url": "mqtts://h", "tls": {"key": "k.pem"}}, "tls.key", "has no certificate"),
