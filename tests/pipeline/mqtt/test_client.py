@@ -143,6 +143,8 @@ async def test_with_qos_2_what_comes_again_is_handed_over_once(version: Version)
         assert [await broker.took(Ack) for _ in range(2)] == [Ack(PUBCOMP, 1), Ack(PUBCOMP, 2)]
         broker.send(*messages(1, qos=2))
         assert (await heard.ids(1))[0] == ["1"]
+        broker.send(*messages(3, qos=2))  # not marked as repeated: of a broker that has lost what it knew
+        assert (await heard.ids(1))[0] == ["3"]
 
 
 @BOTH
@@ -191,13 +193,15 @@ async def test_what_is_too_large_is_acknowledged_with_the_others(version: Versio
         broker, heard = await stack.enter_async_context(stub(version)), Heard()
         await joined(stack, broker, heard, longest=1_000)
         large = [Publish("t", bytes(5_000), qos, id=qos) for qos in (1, 2)]
-        broker.send(*messages(7, 8, qos=2), *large, *messages(8, 9, qos=2, duplicate=True))
+        broker.send(*messages(7, 8, qos=2))
+        _, first = await heard.ids(2)
+        broker.send(*messages(8, qos=2, duplicate=True), *large, *messages(9, qos=2))
         batches: list[Batch] = []
-        while sum(len(b.messages) for b in batches) < 5:
+        while sum(len(b.messages) for b in batches) < 3:
             batches.append(await heard.next())
         cut = [b.messages.payloads[i][:1] for b in batches for i in b.messages.cut]
         assert cut == [b"\0", b"\0"]  # the repeated one before them is gone, and they are still those
-        for batch in batches:
+        for batch in first + batches:
             batch.acknowledge()
         assert sorted([(await broker.took(Ack)).id for _ in range(6)]) == [1, 2, 7, 8, 8, 9]
 
