@@ -47,6 +47,7 @@ def snappy(data: bytes) -> bytes:
     parts = [varint(len(data))]
     for start in range(0, len(data), _LITERAL):
         piece = data[start : start + _LITERAL]
-        # 61 << 2: a literal whose length, less one, follows in two bytes.
-        parts += [b"\xf4", struct.pack("<H", len(piece) - 1), piece]
+        # The length, less one, stands in the tag; of more than 60 bytes in two bytes behind the tag 61.
+        rest = len(piece) - 1
+        parts += [bytes([rest << 2]) if rest < 60 else b"\xf4" + struct.pack("<H", rest), piece]
     return b"".join(parts)

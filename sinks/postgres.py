@@ -135,8 +135,6 @@ class Postgres(DeliveringSink):
             reason = f"{self.shown_url} did not answer within {self.settings.timeout}"
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             reason = f"{self.shown_url}: {str(error) or type(error).__name__}"
-            if self.settings.password:
-                reason = reason.replace(self.settings.password.reveal() or "\0", "***")
         await self.close()
         return Outcome(reason=reason)
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from pipeline.clock import VirtualClock
 from pipeline.component import Batch, SinkContext
+from pipeline.delivering import BatchSettings
 from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, KeyTable, Schema, column
-from pipeline.quantity import Secret, duration
+from pipeline.quantity import Duration, Secret, duration
 from sinks.http import MAYBE, Http, HttpSettings
 from tests.sinks.rig import eventually, rig
 
@@ -68,7 +69,7 @@ async def serving(peer: Peer) -> AsyncIterator[str]:
 
 
 def made(url: str, clock: Any = None, keys: list[str] | None = None, **more: Any) -> Http:
-    context = SinkContext("valves", SCHEMAS, KeyTable(keys or KEYS), clock=clock)
+    context = SinkContext("valves", dict(SCHEMAS), KeyTable(keys or KEYS), clock=clock)
     sink = Http(HttpSettings(url=url, **more), context)
     assert context.problems == []
     return sink
@@ -175,6 +176,7 @@ async def test_an_old_row_is_not_sent(tmp_path: Path) -> None:
         await r.put("orders", orders((0, 1), (0, 2), start=995 * SECOND))
         await r.until(state="retrying")
         clock.advance(6 * SECOND)
+        await eventually(lambda: peer.said()[-1]["value"] == 2)
         peer.answers.clear()
         await r.until(sent=1, failed=1, waiting=0)
         ((reason, row),) = await r.letters()
@@ -215,6 +217,22 @@ async def test_what_was_on_its_way_at_the_end_is_not_sent_again(tmp_path: Path) 
             await r.until(sent=1, failed=1, waiting=0)
             assert [(reason, row["value"]) for reason, row in await r.letters()] == [(MAYBE, 1)]
     assert [row["value"] for row in peer.said()] == [1, 2]
+
+
+async def test_nothing_overtakes_what_an_outage_left_behind(tmp_path: Path) -> None:
+    """Alerts neither, which elsewhere go first and the newest before the older."""
+    peer = Peer()
+    peer.answers = [web.Response(status=500) for _ in range(1000)]
+    async with serving(peer) as url:
+        sink = made(url, batch=BatchSettings(rows=1, wait=Duration(0)))
+        sink.context.inputs["orders"] = SCHEMAS["orders"]._replace(role="alerts")
+        async with rig(tmp_path, sink) as r:
+            for i in range(4):
+                await r.put("orders", orders((0, i)))
+            await r.until(state="retrying")
+            peer.answers.clear()
+            await r.until(sent=4, waiting=0)
+    assert [row["value"] for row in peer.said()][-4:] == [0, 1, 2, 3]
 
 
 async def test_a_row_that_cannot_be_addressed_is_refused(tmp_path: Path) -> None:

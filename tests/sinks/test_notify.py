@@ -6,6 +6,7 @@ import asyncio
 import email
 import email.policy
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -181,6 +182,7 @@ async def test_who_was_told_is_not_told_again(tmp_path: Path, chat: Chat) -> Non
     assert [m["message"] for m in chat.messages] == ["m"]
     assert told.startswith("JSON (urls.1): ")
     assert "onnection" in told
+    assert "127.0.0.1" not in told  # of tgram:// and others that place holds a token
 
 
 @pytest.mark.parametrize("status", [401, 500])
@@ -193,6 +195,7 @@ async def test_no_address_is_shown(
         await r.put("hot", alerts("m"))
         await r.until(state="retrying")
         told = str(await r.status())
+    assert not logging.getLogger("apprise").propagate
     assert f"{status}" in told
     assert "hidden" not in told + caplog.text + "".join(capfd.readouterr())
     assert "hidden" not in repr(r.sink.__dict__["settings"])

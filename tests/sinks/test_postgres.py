@@ -160,7 +160,10 @@ async def test_a_row_that_is_refused_costs_only_itself(tmp_path: Path, server: p
         await r.put("readings", readings("1", "2\0", "3", "4", "5 is too long", "6"))
         await r.until(sent=3, failed=3, waiting=0)
         letters = {row["n"]: reason for reason, row in await r.letters()}
-    assert [row["n"] for row in await db.fetch("SELECT n FROM readings ORDER BY n")] == [0, 2, 5]
+    async with delivering(sink(server)) as deliver:
+        outcome = await deliver(("windows", window(1.0)), ("readings", readings("x", "too long", "y")))
+    assert list(outcome.rejected) == [2]  # by its place in the batch
+    assert [row["n"] for row in await db.fetch("SELECT n FROM readings ORDER BY n")] == [0, 0, 2, 2, 5]
     assert "invalid byte sequence" in letters[1]
     assert "readings_n_check" in letters[3]
     assert "too long" in letters[4]
@@ -182,14 +185,16 @@ async def test_thinned_rows_are_stored_with_what_they_stand_for(server: postgres
     """A whole number that has become a mean gets a column that can hold it."""
     async with delivering(sink(server)) as deliver:
         await deliver(("readings", readings("x")))
-        thinned = thin(readings("a", "b", "c", "d"), SCHEMAS["readings"], 1)
+        one_key = readings("a", "b", "c", "d")
+        one_key = Frame(one_key.time, np.zeros(4, np.int32), one_key.seq, one_key.columns, NO_PROGRESS)
+        thinned = thin(one_key, SCHEMAS["readings"], 1)
         outcome = await deliver(("readings", thinned))
         assert (outcome.delivered, outcome.rejected) == (True, {})
     rows = [
         tuple(row)
         for row in await db.fetch("SELECT n, thinned, n_max FROM readings WHERE thinned IS NOT NULL ORDER BY n")
     ]
-    assert rows == [(1.0, 2, 2), (2.0, 2, 3)]
+    assert rows == [(1.5, 4, 3)]
 
 
 async def test_a_correction_takes_the_place_of_the_window(server: postgres.Postgres, db: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import snappy as library
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.component import Batch, SinkContext
@@ -144,6 +144,8 @@ async def test_it_comes_back(tmp_path: Path, server: prometheus.Prometheus) -> N
     """What an outage left behind comes in order: nothing new overtakes it."""
     at = now_s()
     async with rig(tmp_path, sink(server.url)) as r:
+        assert r.sink.buffer is not None
+        assert r.sink.buffer.in_order
         await server.stop()
         for i in range(5):
             await r.put("readings", readings(at + i, i))
@@ -155,6 +157,7 @@ async def test_it_comes_back(tmp_path: Path, server: prometheus.Prometheus) -> N
     assert [value for _, value in samples] == list("012345")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 1000))
 def test_anybody_can_read_the_compressed_form(data: bytes, times: int) -> None:
     """Google's own library does."""
