@@ -131,7 +131,7 @@ def page(rows: dict[tuple[str, str], str]) -> str:
         text += f"\n## {kind.capitalize()}\n{HEADER}"
         text += "".join(f"{line}\n" for (of, _), line in sorted(rows.items()) if of == kind)
         text += "\n| check | what must hold |\n| --- | --- |\n"
-        text += "".join(f"| {check} | {(run.__doc__ or '').strip()} |\n" for check, run in checks.items())
+        text += "".join(f"| {check} | {' '.join((run.__doc__ or '').split())} |\n" for check, run in checks.items())
         text += "".join(_without(kind, name) for of, name in sorted(rows) if of == kind and name in names(kind))
     return text
 
