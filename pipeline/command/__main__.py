@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import sys
+from typing import Any
 
 COMMANDS = {
     "init": "write a commented pipeline file to start from, with its tests",
@@ -23,6 +24,7 @@ COMMANDS = {
     "reload": "have the running pipeline take over its changed file, and show what that changes",
     "components": "tell what sources, codecs, operators and sinks there are, and their settings",
     "schema": "print the JSON Schema of pipeline files, for an editor",
+    "install-service": "have systemd run a pipeline at every start of the machine",
     "bench": "measure what this device can do, and what the running pipeline uses of that",
     "doctor": "look at the state folder of a pipeline, running or not",
 }
@@ -55,6 +57,10 @@ def _with_times(words: list[str]) -> list[str]:
     return joined
 
 
+def _module(command: str) -> Any:
+    return importlib.import_module(f"pipeline.command.{command.replace('-', '_')}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     # OpenBLAS would start a thread a core at import: CPU and memory for a library that we do not use.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -68,12 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
     for name, summary in COMMANDS.items():
         sub = subparsers.add_parser(name, help=summary, description=summary.capitalize() + ".")
         if name == chosen:
-            importlib.import_module(f"pipeline.command.{name}").add_arguments(sub)
+            _module(name).add_arguments(sub)
     options = parser.parse_args(words)
     from pipeline.problem import ConfigError
 
     try:
-        status: int = importlib.import_module(f"pipeline.command.{options.command}").main(options)
+        status: int = _module(options.command).main(options)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.command import watched
+
 log = logging.getLogger("headwater")
 
 if TYPE_CHECKING:
@@ -84,6 +86,14 @@ class _Run:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGUSR1, self._look)
+        alive = asyncio.create_task(watched.live(), name="watchdog")
+        try:
+            return await self._lives()
+        finally:
+            alive.cancel()
+
+    async def _lives(self) -> int:
         while True:
             status = await self._one(self.pipeline)
             if self.next is None and status == 1 and not self.stopped:
@@ -93,8 +103,14 @@ class _Run:
             self.pipeline, self.next = self.next, None
 
     def _stop(self) -> None:
+        watched.tell("STOPPING=1")
         self.next, self.stopped = None, True
         self.pipeline.stop()
+
+    def _look(self) -> None:
+        from pipeline.command.look import report
+
+        log.warning("%s", report(self.pipeline))
 
     # --- another file ---
 
@@ -178,6 +194,7 @@ class _Run:
         if self.before is not None:
             self.reloads.count += 1
             self.reloads.failure = ""
+        watched.tell("READY=1")
         _announce(pipeline)
 
     def _damaged(self, error: Exception) -> int:
