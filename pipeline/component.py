@@ -102,6 +102,7 @@ class OperatorContext(Context):
         self.states: dict[str, PerKey] = {}
         self.files: dict[str, OutsideFile] = {}  # by the name of their rows in `frame.sides`; no name of a stream
         self.pasts: list[Past] = []  # of the expressions that remember readings
+        self.conditions: dict[str, Expression] = {}  # by setting
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -126,6 +127,8 @@ class OperatorContext(Context):
         except ExpressionError as error:
             self.problem(setting, str(error))
             return constant(want or "float")
+        if want == "bool":
+            self.conditions[setting] = expression
         if past:
             self.pasts.append(past)
         return expression

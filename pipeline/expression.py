@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from pipeline import parts
-from pipeline.frame import Column, Frame, KeyTable, Schema
+from pipeline.frame import Bools, Column, Frame, KeyTable, Schema
 from pipeline.functions import ELSEWHERE, FUNCTIONS, Function, Remembering, among
 from pipeline.parts import NUMBERS, Part, event_time, literal
 from pipeline.parts import ExpressionError as ExpressionError  # the one that compile_expression raises
@@ -62,6 +62,23 @@ class Expression:
         if present is None or present.all():
             return Column(values)
         return Column(np.where(present, values, parts.zeros(self.kind, 1)), present)
+
+    def watch(self, tell: Callable[[Bools], None]) -> None:
+        """Tell where it holds, of a condition, whenever it is asked."""
+        evaluate, holds = self._evaluate, self.holds
+
+        def evaluated(frame: Frame) -> Column:
+            found = evaluate(frame)
+            values, present = found
+            tell(values if present is None else values & present)
+            return found
+
+        def held(frame: Frame) -> Bools:
+            found = holds(frame)
+            tell(found)
+            return found
+
+        self._evaluate, self.holds = evaluated, held
 
 
 def _quietly(evaluate: Callable[[Frame], _Result]) -> Callable[[Frame], _Result]:

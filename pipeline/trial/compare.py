@@ -12,12 +12,11 @@ from pipeline import times
 from pipeline.frame import instant_text
 from pipeline.trial.block import Block, moment
 from pipeline.trial.life import Instant, Result, Row
+from pipeline.trial.written import after, written, written_value
 
 DIGITS = 1e-9  # numbers are compared to nine digits
 ALIGNED = 100  # rows, from the first difference on, in which the best fit is looked for
 SHOWN = 8  # rows of a node that are shown
-
-_MISSING = "{ missing = true }"
 
 
 def differences(result: Result) -> list[str]:
@@ -41,7 +40,7 @@ def _hints(result: Result) -> Iterator[str]:
     for said in list(dict.fromkeys(result.said))[:3]:
         yield f"note: {said}"
     if result.block.open and not result.error:
-        yield f"note: it ended with its last row or step, at {_after(result.block.end)}; until = … lets more time pass"
+        yield f"note: it ended with its last row or step, at {after(result.block.end)}; until = … lets more time pass"
 
 
 class _Comparison:
@@ -119,20 +118,10 @@ class _Comparison:
         return bool(want == got)
 
     def _row(self, row: Row) -> str:
-        """As it would stand in the file; what is missing is left out."""
-        return "{ " + ", ".join(f"{n} = {self._value(v)}" for n, v in row.items() if v is not None) + " }"
+        return written(row, self.block.start)
 
     def _value(self, value: Any) -> str:
-        if value is None:
-            return _MISSING
-        if isinstance(value, Instant):
-            return f'"{_after(value - self.block.start)}"'
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        if isinstance(value, str):
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-            return f'"{escaped}"'
-        return value.isoformat() if isinstance(value, date) else f"{value}"
+        return written_value(value, self.block.start)
 
     def _got(self, want: Any, got: Any) -> str:
         """A time in the form in which the one expected is written."""
@@ -160,14 +149,6 @@ def _longest_run(fits: Sequence[Sequence[bool]]) -> list[tuple[int, int]]:
         else:
             j += 1
     return found
-
-
-def _after(ns: int) -> str:
-    """`10 s`, `-2.5 s`, `3661 s`: after the start."""
-    sign = "-" if ns < 0 else ""
-    whole, rest = divmod(abs(ns), 1_000_000_000)
-    fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"{sign}{whole}{fraction} s"
 
 
 def _rows(count: int) -> str:

@@ -26,6 +26,7 @@ from pipeline.thin import shown
 from pipeline.trial import block as blocks
 from pipeline.trial.around import Peer, Sender
 from pipeline.trial.block import Block
+from pipeline.trial.coverage import Coverage
 from pipeline.trial.loop import LoopClock, VirtualLoop
 from pipeline.trial.store import InlineStore
 
@@ -47,12 +48,14 @@ class Result:
         self.refused: list[tuple[str, str]] = []  # (source, reason)
         self.said: list[str] = []  # by the log
         self.error = ""  # it did not come to its end
+        self.coverage: Coverage | None = None
 
 
-def run(config: Config, block: Block) -> Result:
-    """Run a block of a good pipeline file. Touches nothing but a temporary folder."""
+def run(config: Config, block: Block, coverage: Coverage | None = None) -> Result:
+    """Run a block of a good pipeline file. Touches nothing but a temporary folder. `coverage` is told what conditions do."""
     loop = VirtualLoop()
     result = Result(block)
+    result.coverage = coverage
     listening = _Listener(result)
     log.addHandler(listening)
     propagate, log.propagate = log.propagate, False
@@ -212,6 +215,8 @@ class VirtualPipeline(Pipeline):
         self.trial = trial
         config = trial.config
         super().__init__(config, Graph(config, KeyTable(limit=config.pipeline.max_keys), trial.clock))
+        if trial.result.coverage is not None:
+            trial.result.coverage.watch(self.graph)
         for source in self.graph.sources.values():
             source.replayable = False  # there is no file to read again: the journal keeps the Frames
         wanted = trial.block.expect

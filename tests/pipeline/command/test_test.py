@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -175,3 +180,206 @@ def test_what_the_docs_show_passes(text: str, tmp_path: Path, capsys: pytest.Cap
         capsys.readouterr().out
     )
     assert "all passed" in capsys.readouterr().out
+
+
+# --- for machines, again and again, and what was not tried ------------------------------------------------------------
+
+
+def test_results_for_ci(tmp_path: Path) -> None:
+    """JUnit XML: a case for each test, with its line; a failure has what was printed."""
+    out = tmp_path / "results.xml"
+    assert run(tmp_path, HEAD + GOOD + BAD.replace("wrong in", "wr\\u0007<ong> in"), "--junit", str(out)) == 1
+    top = ET.parse(out).getroot()
+    assert (top.get("tests"), top.get("failures")) == ("2", "1")
+    good, bad = top.iter("testcase")
+    assert (good.get("name"), good.get("classname"), list(good)) == ("two in a window", "p", [])
+    assert (bad.get("name"), bad.get("line")) == ("wr\ufffd<ong> in every way", "28")
+    (failure,) = bad
+    assert failure.get("message") == "ten: 4 rows expected, 3 came"
+    assert "! row 2, n: expected 1.5, got 1" in (failure.text or "")
+
+
+CONDITIONS = """
+[pipeline]
+name = "p"
+
+[sources.readings]
+type = "http"
+key = "id"
+time = "ts"
+fields = { value = "float?" }
+
+[operators.good]
+type = "filter"
+input = "readings"
+where = "value < 100"
+
+[operators.hot]
+type = "alert"
+input = "good"
+levels = { warning = { when = "value > 10", clear = "value < 8" }, critical = { when = "value > 20" } }
+
+[operators.ways]
+type = "switch"
+input = "good"
+cases = { low = "value < 5", high = "value >= 5" }
+
+[sinks.out]
+type = "file"
+inputs = ["hot", "ways.low", "ways.high"]
+path = "out.ndjson"
+
+[[test]]
+name = "warm"
+input.readings = [{ at = "1 s", id = "a", value = 7 }, { at = "2 s", id = "a", value = 11 }]
+expect.hot = [{ level = "warning" }]
+"""
+
+
+def test_coverage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which conditions no test has seen to hold, or not to hold, with their lines; unknown is not holding."""
+    assert run(tmp_path, CONDITIONS, "--coverage") == 0
+    file = tmp_path / "pipeline.toml"
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        f"{file}:14: operators.good.where: value < 100: never failed to hold in any test",
+        f"{file}:19: operators.hot.levels.critical.when: value > 20: never held in any test",
+        f"{file}:24: operators.ways.cases.high: value >= 5: never failed to hold in any test",
+        f"{file}:24: operators.ways.cases.low: value < 5: never held in any test",
+        "2 of 6 conditions seen to hold and not to hold",
+    ]
+    more = """
+[[test]]
+name = "the rest"
+input.readings = [{ at = "1 s", id = "a", value = 3 }, { at = "2 s", id = "a", value = 21 }, { at = "3 s", id = "a" }]
+expect.readings = [{}, {}, {}]
+"""
+    assert run(tmp_path, CONDITIONS + more, "--coverage") == 0
+    assert capsys.readouterr().out.splitlines()[3:] == ["6 of 6 conditions seen to hold and not to hold"]
+
+
+def test_watching(tmp_path: Path) -> None:
+    """Run again when the file has changed, or one that it names; SIGINT ends it."""
+    file, rows = tmp_path / "pipeline.toml", tmp_path / "rows.ndjson"
+    rows.write_text('{"id": "a", "ts": 1767225601000, "value": 1}\n')
+    text = GOOD.replace('[{ at = "1 s", id = "a", value = 1 }, { at = "2 s", id = "a", value = 2 }]', '"rows.ndjson"')
+    file.write_text(HEAD + text.replace("n = 2", "n = 1"))
+    words = [sys.executable, "-m", "pipeline.command", "test", str(file), "--watch"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    assert process.stdout is not None
+
+    def until(said: str) -> str:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(said):
+                return line
+        raise AssertionError(f"it ended without {said}")
+
+    try:
+        until("1 test, all passed")
+        rows.write_text('{"id": "a", "ts": 1767225601000, "value": 1}\n' * 2)
+        until("FAIL")
+        until("1 test, 0 passed, 1 failed")
+        file.write_text(HEAD + text)
+        until("1 test, all passed")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.stdout.close()
+
+
+# --- what was recorded ------------------------------------------------------------------------------------------------
+
+RECORDED = """
+[pipeline]
+name = "oven"
+state = "state"
+
+[sources.oven]
+type = "file"
+path = "in.csv"
+format = "csv"
+key = "id"
+time = "ts"
+time_unit = "s"
+fields = { temperature = "float", note = "string?" }
+
+[operators.overheat]
+type = "alert"
+input = "oven"
+when = "temperature > 30"
+clear = "temperature < 28"
+for = "2 s"
+
+[sinks.local]
+type = "query_server"
+inputs = ["oven", "overheat"]
+"""
+
+
+@pytest.fixture
+def oven(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A pipeline that has run: `a` was too hot from 5 to 9, `b` never."""
+    file = tmp_path / "pipeline.toml"
+    file.write_text(RECORDED)
+    notes = {4: 'open "x'}
+    warm = [f"a,{1_769_860_800 + i},{33 if 5 <= i < 9 else 20},{notes.get(i, '')}" for i in range(20)]
+    cool = [f"b,{1_769_860_800 + i - 1},21.5," for i in range(20)]
+    lines = [line for both in zip(warm, cool, strict=True) for line in both]
+    (tmp_path / "in.csv").write_text("id,ts,temperature,note\n" + "\n".join(lines) + "\n")
+    assert main(["run", str(file)]) == 0
+    capsys.readouterr()
+    return file
+
+
+def test_what_was_recorded_becomes_a_test_that_passes(oven: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the readings of the span, their own times where they are not those of arrival, and the alerts of that span."""
+    span = ["--from", "2026-01-31T12:00:04Z", "--to", "2026-01-31T12:00:15Z"]
+    assert main(["test", str(oven), "--record", "false alarm", *span, "--keys", "a"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines()[:5] == [
+        "[[test]]",
+        'name = "false alarm"',
+        'start = "2026-01-31T12:00:04.000Z"',
+        "input.oven = [",
+        '    { at = "0 s", id = "a", temperature = 20.0, note = "open \\"x" },',
+    ]
+    assert out.splitlines()[-5:] == [
+        "expect.overheat = [",
+        '    { id = "a", time = "3 s", state = "firing", level = "warning", since = "1 s" },',
+        '    { id = "a", time = "5 s", state = "cleared", since = "1 s" },',
+        "]",
+        'until = "12 s"',
+    ]
+    assert main(["test", str(oven), "--record", "all of it", *span, "--append"]) == 0
+    assert capsys.readouterr().err == ""
+    assert 'at = "2 s", ts = "1 s", id = "b"' in oven.read_text()
+    assert main(["test", str(oven)]) == 0
+    oven.write_text(oven.read_text().replace("temperature > 30", "temperature > 40"))
+    assert main(["test", str(oven)]) == 1
+
+
+def test_what_the_test_does_not_know_is_told(oven: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It begins when the alert was firing already."""
+    span = ["--from", "2026-01-31T12:00:08Z", "--to", "2026-01-31T12:00:15Z"]
+    assert main(["test", str(oven), "--record", "too late", *span]) == 0
+    assert "it does not pass as it stands; what was before --from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--record", "x"], "--record takes --from"),
+        (["--record", "x", "--from", "2030-01-01T00:00:00Z"], "no readings are recorded there"),
+        (["--record", "x", "--from", "2026-01-31T12:00:00Z", "--keys", "c"], "no readings are recorded there"),
+        (["--append"], "--append goes with --record"),
+        (["--keys", "a"], "--keys goes with --record"),
+    ],
+)
+def test_what_cannot_be_recorded(oven: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    before = oven.read_text()
+    assert main(["test", str(oven), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert oven.read_text() == before

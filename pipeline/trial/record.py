@@ -1,0 +1,94 @@
+"""A `[[test]]` block out of what was recorded: "this morning's false alarm", to be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.frame import NEVER, Frame, instant_text, rows
+from pipeline.trial.life import Instant
+from pipeline.trial.written import after, key, text, written
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.graph import Graph
+    from pipeline.trial.recorded import Recorded
+
+SECOND = 1_000_000_000
+MOST_READINGS = 10_000  # beyond, a file beside the pipeline is the better place
+TOLD = ("state", "level", "time", "since")  # of an alert's row
+
+
+class Unrecordable(Exception):
+    """No test can be made of it; the text says why."""
+
+
+def block(
+    config: Config, graph: Graph, history: Recorded, name: str, start: int, end: int, keys: Collection[str] = ()
+) -> str:
+    """What came from `start` to before `end` (of some keys), and the alerts that were recorded then, as TOML."""
+    start = start // SECOND * SECOND
+    names = history.keys()
+    codes = [code for code, known in enumerate(names) if known in keys] if keys else None
+    sources = {n: s for n, s in graph.sources.items() if n in history.streams}
+    came = {n: _of(history.rows(n, s.schema, start, end), codes) for n, s in sources.items()}
+    count = sum(map(len, came.values()))
+    if not count:
+        lacking = ", ".join(f'"{n}"' for n in graph.sources if n not in sources)
+        raise Unrecordable("no readings are recorded there" + (f" ({lacking} not at all)" if lacking else ""))
+    if count > MOST_READINGS:
+        raise Unrecordable(f"{count:,} readings are more than {MOST_READINGS:,}: take a shorter span, or some --keys")
+    alerts = [n for n in graph.edges if graph.streams[n].role == "alerts" and n in history.streams]
+    if not alerts:
+        raise Unrecordable("no alert is recorded: there is nothing to expect")
+    at = _arrivals(came)
+    lines = ["[[test]]", f"name = {text(name)}", f'start = "{instant_text(start)}"']
+    for source, frame in came.items():
+        if len(frame):
+            lines += _list(f"input.{source}", _given(config, graph, source, frame, at[source], names, start), start)
+    for alert in alerts:
+        schema = graph.streams[alert]
+        told = [
+            {n: Instant(v) if n in ("time", "since") else v for n, v in row.items() if n in (schema.key, *TOLD)}
+            for row in rows(_of(history.rows(alert, schema, start, end), codes), schema, names, "ns")
+        ]
+        lines += _list(f"expect.{alert}", told, start)
+    lines.append(f'until = "{after(end - start + config.pipeline.disorder)}"')
+    return "\n".join(lines) + "\n"
+
+
+def _of(frame: Frame, codes: list[int] | None) -> Frame:
+    return frame if codes is None else frame.where(np.isin(frame.key, codes))
+
+
+def _arrivals(came: dict[str, Frame]) -> dict[str, list[int]]:
+    """When each reading came: at its time, or along with a newer one before it."""
+    seq = np.concatenate([frame.seq for frame in came.values()])
+    order = np.argsort(seq, kind="stable")
+    time = np.concatenate([frame.time for frame in came.values()])[order]
+    clock = np.empty(len(time), np.int64)
+    clock[order] = np.maximum.accumulate(time) if len(time) else NEVER
+    ends = np.cumsum([len(frame) for frame in came.values()])
+    return {name: part.tolist() for name, part in zip(came, np.split(clock, ends[:-1]), strict=True)}
+
+
+def _given(
+    config: Config, graph: Graph, source: str, frame: Frame, at: list[int], names: list[str], start: int
+) -> Iterator[dict[str, Any]]:
+    """Rows as a test gives them: the time only where it is not that of arrival."""
+    time = getattr(config.nodes[source].settings, "time", None)
+    schema = graph.streams[source]
+    for row, arrived in zip(rows(frame, schema, names, "ns"), at, strict=True):
+        own = row.pop("time")
+        given: dict[str, Any] = {"at": Instant(arrived)}
+        if time is not None and own != arrived:
+            given[time] = Instant(own)
+        yield {**given, **row}
+
+
+def _list(name: str, told: Any, start: int) -> list[str]:
+    shown = [f"    {written(row, start)}," for row in told]
+    named = ".".join(key(part) for part in name.split("."))
+    return [f"{named} = [", *shown, "]"] if shown else [f"{named} = []"]
