@@ -219,6 +219,12 @@ type = "alert"
 input = "good"
 levels = { warning = { when = "value > 10", clear = "value < 8" }, critical = { when = "value > 20" } }
 
+[operators.cold]
+type = "alert"
+input = "readings"
+when = "value < 3"
+for = "1 s"
+
 [operators.ways]
 type = "switch"
 input = "good"
@@ -243,9 +249,10 @@ def test_coverage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[2:] == [
         f"{file}:14: operators.good.where: value < 100: never failed to hold in any test",
         f"{file}:19: operators.hot.levels.critical.when: value > 20: never held in any test",
-        f"{file}:24: operators.ways.cases.high: value >= 5: never failed to hold in any test",
-        f"{file}:24: operators.ways.cases.low: value < 5: never held in any test",
-        "2 of 6 conditions seen to hold and not to hold",
+        f"{file}:24: operators.cold.when: value < 3: never held in any test",
+        f"{file}:30: operators.ways.cases.high: value >= 5: never failed to hold in any test",
+        f"{file}:30: operators.ways.cases.low: value < 5: never held in any test",
+        "2 of 7 conditions seen to hold and not to hold",
     ]
     more = """
 [[test]]
@@ -254,7 +261,10 @@ input.readings = [{ at = "1 s", id = "a", value = 3 }, { at = "2 s", id = "a", v
 expect.readings = [{}, {}, {}]
 """
     assert run(tmp_path, CONDITIONS + more, "--coverage") == 0
-    assert capsys.readouterr().out.splitlines()[3:] == ["6 of 6 conditions seen to hold and not to hold"]
+    assert capsys.readouterr().out.splitlines()[3:] == [
+        f"{file}:24: operators.cold.when: value < 3: never held in any test",
+        "6 of 7 conditions seen to hold and not to hold",
+    ]
 
 
 def test_watching(tmp_path: Path) -> None:
