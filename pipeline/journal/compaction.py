@@ -5,7 +5,7 @@ what has gathered is rearranged now and then, in three steps, each done when the
 
     gather   many small Frames of the tail           -> one
     sort     the tail, some hundred rows a key       -> a chunk of each key
-    join     eight small chunks of a key             -> one
+    join     eight small chunks of each key          -> one
 
 What is sorted enters the rollups of its stream (rollup.py) in the same transaction; they are rearranged like streams, and what
 they hold of one interval in several parts becomes one. Chunks that a rollup has missed, since it is new, enter it later.
@@ -91,26 +91,39 @@ def find(db: apsw.Connection, stream: str, keys: int, wanted: Wanted = rollup.NO
 
 
 def _to_join(db: apsw.Connection, stream: str) -> Piece | None:
+    """Of many keys at once: their small chunks lie side by side, so a page is written once for all of them."""
     groups = (
         f"SELECT key, unsure, rolled FROM chunks WHERE stream = ? AND rows < {SMALL_CHUNK} GROUP BY key, unsure, rolled"
         f" HAVING count(*) >= {MANY_CHUNKS} ORDER BY count(*) DESC"
     )
+    piece: Piece | None = None
     for key, unsure, rolled in list(db.execute(groups, (stream,))):
+        if piece is not None and (piece.unsure, piece.rolled) != (bool(unsure), rolled):
+            continue
         where = f"stream = ? AND key = ? AND rows < {SMALL_CHUNK} AND unsure = ? AND rolled = ? ORDER BY first, id"
-        ids: list[int] = []
-        frames: list[Frame] = []
-        for id_, data in db.execute(f"SELECT id, data FROM chunks WHERE {where}", (stream, key, unsure, rolled)):
-            frame = unpack_frame(data)
-            if frames and (not alike(frame, frames[0]) or sum(map(len, frames)) >= CHUNK_ROWS):
-                if len(frames) > 1:
-                    break
-                ids, frames = [], []  # the one before stays as it is: the pipeline file was changed after it
-            ids.append(id_)
-            frames.append(frame)
+        ids, frames = _alike_of_key(db, f"SELECT id, data FROM chunks WHERE {where}", (stream, key, unsure, rolled))
         if len(frames) > 1:
-            joined = [_in_time(_parts_as_one(stream, concatenate(frames)))]
-            return Piece(stream, chunks=ids, unsure=bool(unsure), sorted=joined, rolled=rolled)
-    return None
+            piece = piece or Piece(stream, unsure=bool(unsure), rolled=rolled)
+            piece.chunks += ids
+            piece.sorted.append(_in_time(_parts_as_one(stream, concatenate(frames))))
+            if sum(map(len, piece.sorted)) >= MOST_ROWS or len(piece.chunks) >= MOST_FRAMES:
+                break
+    return piece
+
+
+def _alike_of_key(db: apsw.Connection, sql: str, values: tuple[Any, ...]) -> tuple[list[int], list[Frame]]:
+    """The oldest of these chunks that can be laid together, as many as make a large one."""
+    ids: list[int] = []
+    frames: list[Frame] = []
+    for id_, data in db.execute(sql, values):
+        frame = unpack_frame(data)
+        if frames and (not alike(frame, frames[0]) or sum(map(len, frames)) >= CHUNK_ROWS):
+            if len(frames) > 1:
+                break
+            ids, frames = [], []  # the one before stays as it is: the pipeline file was changed after it
+        ids.append(id_)
+        frames.append(frame)
+    return ids, frames
 
 
 def _to_sort_or_gather(db: apsw.Connection, stream: str, keys: int, levels: list[Level]) -> Piece | None:
