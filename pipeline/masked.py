@@ -15,12 +15,11 @@ import msgspec
 import orjson
 
 from pipeline import positions
-from pipeline.quantity import Secret
+from pipeline.quantity import MASK, Secret
 
 if TYPE_CHECKING:
     from pipeline.settings import Where
 
-MASK = "***"
 _NAMES = {"token", "read_token", "password", "secret", "api_key"}
 _VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")  # alone, and without a default
 _PASSWORD = re.compile(r"(://[^\s/:@\"'{}]*:)(?!\$\{)[^\s/@\"']+(?=@)")

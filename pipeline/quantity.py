@@ -8,6 +8,7 @@ from typing import Any
 
 _NUMBER = re.compile(r"\s*([0-9]+)(?:\.([0-9]+))?\s*([A-Za-zµμ]*)\s*")  # both signs that people type for micro
 _LARGEST = 2**62  # sums of two still fit into 64 bits
+MASK = "***"  # what a secret is shown as, and begins with where the pipeline's text is kept (masked.py)
 _LONGEST = 100  # characters; nobody means more, and Python refuses to read very long numbers
 
 TIME_UNITS = {
@@ -91,7 +92,7 @@ class Secret:
         return "Secret('***')"
 
     def __str__(self) -> str:
-        return "***"
+        return MASK
 
     def __bool__(self) -> bool:
         return bool(self._text)

@@ -16,9 +16,13 @@ import numpy as np
 import pytest
 from aiohttp import web
 
+from pipeline.clock import VirtualClock
 from pipeline.component import SinkContext
+from pipeline.config import loads
 from pipeline.delivering import BatchSettings
 from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, KeyTable, Schema, column
+from pipeline.graph import Graph
+from pipeline.masked import masked
 from pipeline.quantity import Duration, Secret
 from sinks.notify import Notify, NotifySettings
 from tests.sinks.rig import Enqueued, rig
@@ -213,6 +217,28 @@ async def test_a_mail_arrives(tmp_path: Path) -> None:
     assert (mail["To"], mail["Subject"]) == ("me@example.org", "2 alerts")
     assert mail.get_content_type() == "text/plain"
     assert mail.get_content().split() == ["<b>é", "&", "a</b>", "two"]
+
+
+def test_the_file_as_it_is_kept_makes_the_same_graph(tmp_path: Path) -> None:
+    """Without its secrets: else a changed file could not take over the state of the one before."""
+    text = """
+        [pipeline]
+        name = "x"
+        [server]
+        listen = "127.0.0.1:0"
+        [sources.given]
+        type = "http"
+        fields = { value = "float" }
+        [sinks.people]
+        type = "notify"
+        input = "given"
+        urls = ["json://me:hidden@localhost", "tgram://123456789:hidden/1"]
+    """
+    kept = masked(loads(text, tmp_path / "pipeline.toml"))
+    assert "hidden" not in kept
+    config = loads(kept, tmp_path / "pipeline.toml")
+    graph = Graph(config, KeyTable(), VirtualClock(0))
+    assert [*config.problems, *graph.problems] == []
 
 
 @pytest.mark.parametrize(
