@@ -71,6 +71,12 @@ class Plant:
     def registers(self, number: int, address: int, count: int = 1) -> list[int]:
         return self._table(number, "h")[address : address + count]
 
+    async def polled(self, times: int, seconds: float) -> None:
+        """Until it was asked so often from now on, or so long."""
+        before, until = len(self.asked), asyncio.get_running_loop().time() + seconds
+        while len(self.asked) < before + times and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.005)
+
     def coil(self, number: int, address: int) -> bool:
         return bool(self._table(number, "c")[address // 16] >> address % 16 & 1)
 

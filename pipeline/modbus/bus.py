@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import serial
 
 CONNECT_S = 10.0  # a peer that takes longer is away
+UNANSWERED = 3  # requests in a row, to whichever units: then the connection itself is suspected
 SILENT_CHARACTERS = 3.5  # that part two frames on a serial line
 LEAST_SILENCE_S = 0.00175  # above 19,200 baud the silence is no shorter than that
 _FORMS = "tcp://192.168.1.20:502, rtu:///dev/ttyUSB0, rtu+tcp://gateway:4001 or tls://host:802"
@@ -115,6 +116,7 @@ class Bus:
         self._link: Link | None = None
         self._lock = asyncio.Lock()
         self._number = 0
+        self._unanswered = 0  # requests since the last answer
         self._free_at = 0.0  # loop time from which on the line may be used
 
     @property
@@ -145,8 +147,13 @@ class Bus:
             try:
                 link.write(self.framing.wrap(self._number, unit, request))
                 async with asyncio.timeout(patience.timeout):
-                    return data_of(request, await self._answer(link, unit, request[0]))
+                    answer = await self._answer(link, unit, request[0])
+                self._unanswered = 0
+                return data_of(request, answer)
             except TimeoutError:
+                self._unanswered += 1
+                if self._unanswered >= UNANSWERED:  # it may be half-open: nobody would ever answer by it
+                    self._drop()
                 raise TimeoutError(f"no answer within {patience.timeout:g} s") from None
             except Garbled:
                 if self.numbered:
@@ -182,6 +189,7 @@ class Bus:
             self._drop()
 
     def _drop(self) -> None:
+        self._unanswered = 0
         if self._link is not None:
             self._link.close()
             self._link = None

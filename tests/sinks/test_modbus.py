@@ -22,6 +22,7 @@ from pipeline.frame import NO_PROGRESS, Field, Frame, KeyTable, Schema, column
 from pipeline.modbus import bus
 from sinks import modbus
 from sinks.modbus import Modbus, ModbusSettings
+from tests.connectors.proxy import Proxy
 from tests.device import Device, free_port
 from tests.modbus_peer import Plant, until
 
@@ -200,6 +201,25 @@ async def test_a_unit_that_is_silent_holds_up_no_other() -> None:
         await until(lambda: plant.registers(1, 200) == [220])
         await until(lambda: rig.made.trouble == "")
         assert [values for unit, _, _, values in plant.written if unit == 1] == [[220]]
+
+
+async def test_a_connection_that_is_half_open_is_given_up() -> None:
+    """The command is done by another one."""
+    plant = Plant(1, 2)
+    async with plant.over_tcp() as url, Proxy(int(url.rpartition(":")[2])) as proxy:
+        made, _ = sink(Wall(), url=f"tcp://127.0.0.1:{proxy.port}", timeout="100 ms")
+        rig, task = Rig(made, Wall()), asyncio.create_task(made.run())
+        try:
+            await rig.say("north", setpoint=21.0)
+            assert plant.registers(1, 200) == [210]
+            assert proxy.freeze()
+            await rig.say("north", setpoint=22.0)
+            await until(lambda: plant.registers(1, 200) == [220])
+            await until(lambda: made.trouble == "")
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await made.close()
 
 
 async def test_a_command_that_ran_out_is_not_done_after_an_outage(caplog: pytest.LogCaptureFixture) -> None:
