@@ -48,7 +48,7 @@ class Taken(Inbox):
 
 
 def source(**given: Any) -> tuple[Modbus, list[tuple[str, str]]]:
-    read = settings.read(ModbusSettings, {"every": "20 ms", "timeout": "200 ms", "retries": 0, **given})
+    read = settings.read(ModbusSettings, {"every": "20 ms", "timeout": "2 s", "retries": 0, **given})
     assert read.found == []
     context = SourceContext("plant", KeyTable())
     return Modbus(read.settings, context), context.problems
