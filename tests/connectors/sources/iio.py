@@ -30,7 +30,7 @@ class IioRig(SourceRig):
         self.text = "0"
 
     def version(self) -> str | None:
-        return f"as of Linux {platform.release().split('-')[0]}" if platform.system() == "Linux" else None
+        return f"on Linux {platform.release().split('-')[0]}" if platform.system() == "Linux" else None
 
     async def start(self) -> None:
         self.device.mkdir(parents=True)
