@@ -19,6 +19,7 @@ from pipeline.modbus import bus
 from pipeline.sources import modbus
 from pipeline.sources.modbus import Modbus, ModbusSettings
 from tests.modbus_peer import Plant, have_socat, until, words
+from tests.stranger import stranger
 
 REGISTERS = {
     "flow": {"address": 100, "type": "float32", "order": "CDAB"},
@@ -263,16 +264,10 @@ async def test_a_connection_that_is_half_open_is_made_anew() -> None:
 
 async def test_a_peer_that_speaks_something_else() -> None:
     """It is told, and tried again; nothing is taken for a reading."""
-
-    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(greet, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server, running(good(url=f"tcp://127.0.0.1:{port}", units={"pump": 1}, registers=REGISTERS)) as rows:
+    async with (
+        stranger() as port,
+        running(good(url=f"tcp://127.0.0.1:{port}", units={"pump": 1}, registers=REGISTERS)) as rows,
+    ):
         await until(lambda: "not Modbus TCP" in rows.made.trouble)
         assert rows.of("pump") == []
 

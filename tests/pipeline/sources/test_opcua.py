@@ -27,6 +27,7 @@ from pipeline.sources import opcua
 from pipeline.sources.opcua import Change, Opcua, OpcuaSettings, nanoseconds, together
 from tests.connectors.proxy import Proxy
 from tests.device import free_port
+from tests.stranger import stranger
 
 asyncua: Any = library  # its types are no help: what the protocol calls an Int16 is a class of its own there
 ua = asyncua.ua
@@ -341,13 +342,7 @@ async def test_certificates(plc: Plc) -> None:
 
 
 async def test_a_peer_that_speaks_something_else() -> None:
-    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10)
-        writer.close()
-
-    server = await asyncio.start_server(greet, "127.0.0.1", 0)
-    async with server, running(url=f"opc.tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}") as rows:
+    async with stranger() as port, running(url=f"opc.tcp://127.0.0.1:{port}") as rows:
         await until(lambda: rows.made.trouble, rows)
         assert rows.all() == []
 
