@@ -84,11 +84,12 @@ class Plant:
     async def over_tcp(self, port: int = 0) -> AsyncIterator[str]:
         """Its url. With `port` it comes back where it was."""
         self.server = ModbusTcpServer(self.devices, address=("127.0.0.1", port))
-        accept = self.server.callback_new_connection
+        accept, accepted = self.server.callback_new_connection, []
 
         def accepting() -> Any:
             self.connections += 1
-            return accept()
+            accepted.append(accept())
+            return accepted[-1]
 
         self.server.callback_new_connection = accepting
         await self.server.serve_forever(background=True)
@@ -97,6 +98,10 @@ class Plant:
             yield f"tcp://127.0.0.1:{port}"
         finally:
             await self.server.shutdown()
+            for one in accepted:  # what the client has just closed is not always closed at this end
+                if one.transport is not None:
+                    one.transport.abort()
+            await asyncio.sleep(0.01)
 
     @asynccontextmanager
     async def over_serial(self, folder: Path) -> AsyncIterator[str]:
