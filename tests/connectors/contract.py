@@ -108,7 +108,8 @@ async def source_is_flooded(w: SourceWorld) -> None:
         await asyncio.sleep(0.1)
         most = max(most, w.device.rss() - before)
     assert most < GROWS_MB, f"{most} MB more"
-    assert sending.done() != w.rig.waits
+    taken = f"the peer is through with {len(sending.result())}" if sending.done() else "the peer has to wait"
+    assert sending.done() != w.rig.waits, taken
     w.gate.open.set()
     counted = await sending
     w.numbers += counted

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import Self
+
+BUFFER = 64_000  # bytes that the system holds for it: left to itself that grows to some MB, and a flood would lie there
 
 
 class Proxy:
@@ -48,6 +51,9 @@ class Proxy:
             writer.transport.abort()  # nobody is there
             return
         self._writers |= {writer, back}
+        for end in (writer, back):
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, BUFFER)
         for source, target in ((reader, back), (there, writer)):
             pipe = asyncio.create_task(self._pipe(source, target))
             self._pipes.add(pipe)
