@@ -143,7 +143,9 @@ class HttpPeer:
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], shown_url: str, key: str = ""
     ) -> Answer:
         """One request; the body is what is sent, `key` its Idempotency-Key. A token that is turned down is renewed once."""
-        headers = {**headers, **({"Idempotency-Key": key} if key else {})}
+        own = {name.lower() for name in self.settings.headers}  # what the user says of a header holds
+        headers = {name: value for name, value in headers.items() if name.lower() not in own}
+        headers |= {"Idempotency-Key": key} if key else {}
         answer = await self._request(method, url, body, headers, shown_url, key)
         if answer.status == 401 and self.oauth:
             self.oauth.turned_down()

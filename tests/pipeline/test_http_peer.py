@@ -196,6 +196,20 @@ def test_each_part_is_signed() -> None:
     assert len({signature(sign, *one)["Headwater-Signature"] for one in made}) == len(made)
 
 
+async def test_what_the_user_says_of_a_header_holds() -> None:
+    """Also of one that the sink has a word for."""
+    world = World()
+    async with serving(world) as url:
+        made = peer(headers={"content-type": Secret("application/vnd.x+json")})
+        outcome = await made.deliver(
+            "POST", f"{url}/rows", b"{}", {"Content-Type": "application/json", "X-A": "b"}, url
+        )
+        await made.close()
+    assert outcome.delivered
+    assert world.requests[0].headers.getall("Content-Type") == ["application/vnd.x+json"]
+    assert world.requests[0].headers["X-A"] == "b"
+
+
 # --- TLS ---
 
 
