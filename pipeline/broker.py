@@ -24,7 +24,7 @@ FAREWELL_S = 1.0  # for the last words when one leaves in order
 _LONGEST_KEEPALIVE_S = 65_535
 
 Url = Annotated[str, Meta(description="mqtt://HOST:PORT, or mqtts:// with TLS; without a port 1883, or 8883.")]
-MqttVersion = Annotated[Literal["5", "3.1.1", 5], Meta(description="Of MQTT.")]
+MqttVersion = Annotated[Literal["5", "3.1.1", 5], Meta(description="The version of MQTT; each broker speaks 3.1.1.")]
 Username = Annotated[str | None, Meta(description="To log in with; may stand in the url, too.")]
 Password = Annotated[Secret | None, Meta(description="Goes with it.")]
 ClientId = Annotated[

@@ -38,13 +38,14 @@ class MqttSettings(ReadingSettings, frozen=True, kw_only=True):
     topics: Annotated[
         tuple[str, ...], Meta(description='"+" is one level, "#" all that follow; "$share/GROUP/…" shares them.')
     ]
-    qos: Annotated[
-        Literal[0, 1, 2], Meta(description="0: may be lost; 1: come at least once; 2: come exactly once.")
-    ] = 1
+    qos: Annotated[Literal[0, 1, 2], Meta(description="0: may be lost; 1: at least once; 2: exactly once.")] = 1
     retained: Annotated[
         Literal["new", "always", "never"],
         Meta(description="The broker's last values: for a new subscription, at each connection, or not."),
     ] = "new"
+    key: Annotated[
+        str | None, Meta(description='What names the series: a field, or "topic", "topic[1]", "topic[1]/topic[2]".')
+    ] = None
     key_name: Annotated[
         str, Meta(description='What a key is called that comes from the topic. Absent: "topic", or "key" for a part.')
     ] = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -196,6 +197,23 @@ def test_a_bare_value_needs_no_more_than_its_topic() -> None:
     found = source.decode([batch(("a", b"21.5"), ("b", b"x"), ("a", b"22"))])
     assert found.columns["value"].tolist() == [21.5, 22.0]
     assert [(r.item, r.raw) for r in found.refused] == [(1, "b x")]
+
+
+def test_the_topic_of_sparkplug_names_its_gateway_and_device() -> None:
+    """A payload in protocol buffers, and one that is none: kept whole, though it is no text."""
+    metric = b"\x0a\x01t" + b"\x20\x0a" + b"\x69" + struct.pack("<d", 21.5)
+    good = b"\x12" + bytes([len(metric)]) + metric
+    key = "topic[1]/topic[3]/topic[4]"
+    source = made(MqttSettings(url="mqtt://h", topics=("#",), key=key, format="sparkplug", fields={"t": "float?"}))
+    topic = "spBv1.0/plant/DDATA/gateway/press"
+    payload = batch((topic, good), (topic, b"\xff\xff"), (topic, good))
+    found = source.decode([payload])
+    assert found.columns["t"].tolist() == [21.5, 21.5]
+    assert [source.context.keys.names[code] for code in source.context.keys.codes(found.keys)] == ["plant/gateway/press"] * 2
+    (refused,) = found.refused
+    pieces = source.readings(payload)
+    assert pieces is not None
+    assert opened(pieces[refused.item]) == (topic, b"\xff\xff")
 
 
 class Broken:
