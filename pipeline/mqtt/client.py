@@ -219,7 +219,8 @@ class Client(asyncio.Protocol):
         if not packet.session_present:
             self._under_way.forget()
         self.limits = self._outgoing.limits = dict(packet.properties)
-        keepalive = self.limits.get("server_keep_alive", self.options.keepalive)
+        # Pings may go more often than the broker asks for: a dead connection is found as soon as was wanted here.
+        keepalive = min(self.options.keepalive, self.limits.get("server_keep_alive") or self.options.keepalive)
         if keepalive:
             self._beat = asyncio.get_running_loop().call_later(keepalive / 2, self._look, keepalive / 2)
         self.accepted.set_result(None)

@@ -222,6 +222,16 @@ async def test_a_broker_that_is_silent_is_given_up() -> None:
         assert str(await asyncio.wait_for(client.ended, 10)) == "the broker has been silent for 1 s"
 
 
+async def test_a_broker_that_asks_for_fewer_signs_of_life_gets_as_many_as_are_wanted_here() -> None:
+    async with AsyncExitStack() as stack:
+        for asked in (0, 600):
+            broker = await stack.enter_async_context(stub())
+            broker.welcome = ConnAck(False, 0, {"server_keep_alive": asked})
+            await joined(stack, broker, Heard(), keepalive=1)
+            await asyncio.sleep(1.2)
+            assert broker.pings >= 1
+
+
 async def test_who_is_held_back_is_not_taken_for_silent() -> None:
     """What the broker says is not read then; it gets signs of life all the same, and messages once they are wanted."""
     async with AsyncExitStack() as stack:

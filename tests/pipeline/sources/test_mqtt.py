@@ -209,7 +209,9 @@ def test_the_topic_of_sparkplug_names_its_gateway_and_device() -> None:
     payload = batch((topic, good), (topic, b"\xff\xff"), (topic, good))
     found = source.decode([payload])
     assert found.columns["t"].tolist() == [21.5, 21.5]
-    assert [source.context.keys.names[code] for code in source.context.keys.codes(found.keys)] == ["plant/gateway/press"] * 2
+    assert [source.context.keys.names[code] for code in source.context.keys.codes(found.keys)] == [
+        "plant/gateway/press"
+    ] * 2
     (refused,) = found.refused
     pieces = source.readings(payload)
     assert pieces is not None
