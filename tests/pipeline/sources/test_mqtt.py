@@ -33,6 +33,7 @@ from pipeline.mqtt.stream import Messages
 from pipeline.quantity import Size, duration
 from pipeline.run import look
 from pipeline.sources.mqtt import Mqtt, MqttSettings
+from pipeline.sources.mqtt.feed import Feed
 from pipeline.topics import TopicPart, made_up, opened, sealed
 from tests.pipeline.mqtt.stub import Stub, messages, stub
 
@@ -550,6 +551,23 @@ async def test_a_full_inbox_stops_reading_and_loses_nothing() -> None:
         assert [(await broker.took(Ack)).id for _ in range(4)] == [1, 2, 3, 4]
         broker.send(*messages(5))
         assert await running.inbox.until(1) == [b"5"]
+
+
+async def test_what_is_held_goes_in_before_what_comes_after_it() -> None:
+    """Also if there is room again before anybody has looked."""
+    inbox = Taken()
+    feed = Feed(made(), inbox)
+    inbox.room = 0
+    sent = [Payload(Messages(), i) for i in range(3)]
+    feed._put(sent[0], None)
+    inbox.make_room(10)
+    feed._put(sent[1], None)
+    working = asyncio.create_task(feed.work())
+    await asyncio.sleep(0)
+    feed._put(sent[2], None)
+    await asyncio.sleep(0.01)
+    working.cancel()
+    assert [payload.size for payload in inbox.payloads] == [0, 1, 2]
 
 
 async def test_a_refused_topic_is_told_and_asked_for_again_while_the_others_go_on(
