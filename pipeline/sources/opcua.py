@@ -68,7 +68,7 @@ class OpcuaSettings(Settings, frozen=True, kw_only=True):
     queue: Annotated[
         int, Meta(ge=1, le=10_000, description="Changes of a node that the server keeps between two tellings.")
     ] = 10
-    time: Annotated[
+    clock: Annotated[
         Literal["source", "server", "arrival"],
         Meta(description="Whose clock dates a reading: the device's, the server's, ours."),
     ] = "source"
@@ -111,7 +111,7 @@ class Opcua(Source):
         oven = { temperature = "nsu=urn:plant;s=Oven.Temperature" }
 
     The server tells what has changed every `every`, at first the present values. What one key has of the same moment is one
-    reading; fields that did not change are missing in it (the expression `latest(x)` gives them). `time` says whose clock dates it:
+    reading; fields that did not change are missing in it (the expression `latest(x)` gives them). `clock` says whose dates it:
     where a PLC's is wrong, take "server" or "arrival". `nsu=` names a namespace by its URI, whose number may change.
     Quality: a bad value is missing, and its node is named on /health with the status until it is good; an uncertain one is
     taken, or missing with `uncertain = "missing"`. A value of another type than its field makes the reading a dead letter.
@@ -287,10 +287,10 @@ class Opcua(Source):
         self._more.set()
 
     def _time(self, data: Any) -> int | None:
-        if self.settings.time == "arrival":
+        if self.settings.clock == "arrival":
             return None
         stamps = (data.SourceTimestamp, data.ServerTimestamp)
-        return nanoseconds(next((s for s in (stamps if self.settings.time == "source" else stamps[::-1]) if s), None))
+        return nanoseconds(next((s for s in (stamps if self.settings.clock == "source" else stamps[::-1]) if s), None))
 
     def _show(self) -> None:
         told = [f"{node}: {status}" for node, status in self.bad.items()]

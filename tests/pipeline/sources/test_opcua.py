@@ -226,9 +226,9 @@ async def test_present_values_first_then_what_changes(plc: Plc) -> None:
         assert rows.made.trouble == ""
 
 
-@pytest.mark.parametrize(("time", "wanted"), [("server", 1_767_268_801_250_000_000), ("arrival", 7)])
-async def test_whose_clock_dates_a_reading(plc: Plc, time: str, wanted: int) -> None:
-    async with running(url=plc.url, time=time) as rows:
+@pytest.mark.parametrize(("clock", "wanted"), [("server", 1_767_268_801_250_000_000), ("arrival", 7)])
+async def test_whose_clock_dates_a_reading(plc: Plc, clock: str, wanted: int) -> None:
+    async with running(url=plc.url, clock=clock) as rows:
         await rows.until(("oven", 200.0, None))
         await plc.put("Oven.Temperature", 1.0, server=MOMENT + timedelta(seconds=1))
         await rows.until(("oven", 1.0, None))
