@@ -234,6 +234,22 @@ async def test_home_assistant_is_told_of_every_key_and_field_once_a_connection()
     assert all(set(topic.split("/")[2]) <= set("abcdefghijklmnopqrstuvwxyz0123456789_") for topic in configs)
 
 
+async def test_over_a_new_connection_all_is_announced_anew() -> None:
+    """The broker may have lost what it kept."""
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(stub())
+        took = await stack.enter_async_context(answering(stack, broker))
+        sink = made(f"mqtt://127.0.0.1:{broker.port}", home_assistant=HomeAssistantSettings())
+        for _ in range(2):
+            await sink.deliver(climate((0, 0, 1.0)))
+            broker.hang_up()
+            assert sink._client is not None
+            await sink._client.over()
+    announced = [p.topic for p in took if p.topic.startswith("homeassistant/")]
+    assert len(announced) == 6
+    assert len(set(announced)) == 3
+
+
 async def test_an_alert_is_a_binary_sensor() -> None:
     columns = {"state": column("string", ["firing"]), "level": column("string", ["warning"])}
     one = np.zeros(1, np.int64)
