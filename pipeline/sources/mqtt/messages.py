@@ -17,7 +17,7 @@ RAW = 200  # characters of a refused message that are shown
 
 
 class ByTopic(dict[str, Any]):
-    """What a topic gives, looked up: topics come again and again. What it does not give is not remembered."""
+    """What a topic gives, looked up: topics come again and again. A key that found no room finds none later either."""
 
     part: TopicPart | None = None
 
@@ -26,9 +26,7 @@ class ByTopic(dict[str, Any]):
         self._of = of
 
     def __missing__(self, topic: str) -> Any:
-        found = self._of(topic)
-        if isinstance(found, str) or (found is not None and found >= 0):
-            self[topic] = found
+        found = self[topic] = self._of(topic)
         return found
 
     def array(self, topics: Sequence[str], kind: Any) -> Array:
