@@ -122,6 +122,23 @@ def test_of_a_message_that_is_too_large_only_its_head_is_held() -> None:
     assert rows(reader.feed(encode(Publish("b", b"after"), 4))[0])[0].payload == b"after"
 
 
+def test_a_message_in_many_pieces_is_looked_at_when_it_is_whole() -> None:
+    """Not at each piece: that would cost with the square of its size."""
+
+    class Counting(Reader):
+        looks = 0
+
+        def _cut(self, data: bytes, messages: Messages, packets: list[Packet]) -> int:
+            self.looks += 1
+            return super()._cut(data, messages, packets)
+
+    reader = Counting(5, 2_000_000)
+    data = encode(Publish("a", bytes(1_000_000)), 5)
+    found, _ = read(reader, [data[at : at + 100] for at in range(0, len(data), 100)])
+    assert len(found) == 1
+    assert reader.looks <= 3
+
+
 def test_another_packet_that_is_too_large_is_malformed() -> None:
     """No broker has so much to say."""
     with pytest.raises(Malformed, match="SUBACK: 2,000,000 bytes"):
