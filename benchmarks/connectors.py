@@ -38,7 +38,8 @@ table names. This page is generated: `python -m benchmarks.connectors --write`.
 is given for that: a key that stays the same, a row that replaces itself.
 *messages/s* and *µs CPU* are of the whole durable pipeline (decode, commit, history; of a sink: HTTP in, commit, outbox, peer),
 on a shared two-core virtual machine on which the peer runs, too: `benchmarks/connectors.py` says how they are taken. Of a
-source that asks for values they say what one reading costs at the rate that is asked for.
+source that asks for values they say what one reading costs at the rate that is asked for. A rate can be the peer's: paho, which
+writes to the broker for `mqtt`, gives no more; docs/mqtt.md has what the source takes.
 """
 HEADER = (
     "| connector | peer | promise | checks | at the limit | messages/s | µs CPU |\n"
@@ -133,6 +134,8 @@ def page(rows: dict[tuple[str, str], str]) -> str:
         text += "\n| check | what must hold |\n| --- | --- |\n"
         text += "".join(f"| {check} | {' '.join((run.__doc__ or '').split())} |\n" for check, run in checks.items())
         text += "".join(_without(kind, name) for of, name in sorted(rows) if of == kind and name in names(kind))
+        elsewhere = sorted(contract.OTHERWISE[kind].items())
+        text += "\nNot in the table: " + "; ".join(f"`{name}` ({why})" for name, why in elsewhere) + ".\n"
     return text
 
 

@@ -274,8 +274,21 @@ CHECKS: dict[str, dict[str, Check]] = {
     },
 }
 
-# What has no peer, and is tested for itself.
-NO_PEER = {"sources": {"file", "host"}, "sinks": {"file", "query_server"}}
+# What has no rig: why, and where it is held to what it promises instead.
+OTHERWISE = {
+    "sources": {
+        "camera": "a device or a video file: tests/pipeline/sources/test_camera.py, tests/test_worlds.py",
+        "file": "no peer: tests/test_kill_file.py",
+        "host": "no peer: tests/pipeline/sources/test_host.py",
+    },
+    "sinks": {
+        "file": "no peer: tests/test_kill.py",
+        "modbus": "it sets the newest value, not each: tests/sinks/test_modbus.py",
+        "prometheus": "it keeps one value a millisecond, not each: tests/sinks/test_prometheus.py",
+        "query_server": "no peer: tests/test_kill.py, tests/test_live_kill.py",
+        "snapshot": "no peer: tests/test_worlds.py",
+    },
+}
 
 
 def of(kind: str, name: str) -> dict[str, Check]:
