@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headwater")
 
-STOP_S = 3.0  # how long the safe values may take at the stop, of all units together
+STOP_S = 3.0  # how long the safe values may take at the stop: of all units that answer, then of all others
 BUFFER = BufferSettings(size=Size(10_000_000))
 AT_ONCE = BatchSettings(rows=500, wait=Duration(0))
 
@@ -280,13 +280,17 @@ class Modbus(DeliveringSink):
         bus, self.bus = self.bus, None
         for unit in self.units.values():
             unit.make_safe()
-        done = await asyncio.gather(*(self._last_words(unit, bus) for unit in self.units.values()))
-        for why in filter(None, done):
-            log.error("%s: %s", self.context.name, why)
+        # Those that answer first: each that does not keeps the bus until its time is over.
+        for ill in (False, True):
+            some = [unit for unit in self.units.values() if bool(unit.failures) is ill]
+            for why in filter(None, await asyncio.gather(*(self._last_words(unit, bus) for unit in some))):
+                log.error("%s: %s", self.context.name, why)
         await bus.leave()
 
     async def _last_words(self, unit: Unit, bus: Bus) -> str:
-        """Its safe values, once; why that was not possible."""
+        """Its safe values; why that was not possible."""
+        # Asked twice: the answer to what was under way may come in the place of the first.
+        unit.patience = unit.patience._replace(retries=max(1, unit.patience.retries))
         try:
             async with asyncio.timeout(STOP_S):
                 await unit.write(bus)

@@ -311,6 +311,17 @@ async def test_the_stop_writes_safe_values() -> None:
     assert not plant.coil(2, 10)
 
 
+async def test_at_the_stop_those_that_answer_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not would use up the time of all."""
+    monkeypatch.setattr(modbus, "STOP_S", 1.0)
+    plant = Plant(1, 2)
+    async with acting(plant, timeout="2 s") as rig:
+        await rig.say("south", setpoint=50.0)
+        plant.silent.add(1)
+        rig.made.units["north"].failures = 1
+    assert plant.registers(2, 200) == [200]
+
+
 @pytest.mark.parametrize(("at_start", "holds"), [("safe", [200]), ("hold", [0])])
 async def test_the_start(at_start: str, holds: list[int]) -> None:
     """What the units hold is not known; until the first row they hold the safe values, or what they held."""
