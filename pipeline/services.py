@@ -286,7 +286,7 @@ class EngineServices:
                 "headwater_flash_endurance_bytes",
                 "gauge",
                 "Bytes that the flash may be written before it is used up, by [pipeline] endurance.",
-                [({}, engine.settings.endurance)],
+                [({}, int(engine.settings.endurance))],
             ),
             ("headwater_in_flight", "gauge", "Steps not yet durable.", [({}, engine.in_flight)]),
         ]

@@ -265,3 +265,5 @@ async def test_the_pipeline_itself(running: Running) -> None:
     metrics = (await running.get("/metrics"))[1]
     assert 'headwater_readings_total{source="readings"} 1\n' in metrics
     assert "# TYPE headwater_commits_total counter\n" in metrics
+    for line in metrics.splitlines():
+        assert line.startswith("#") or float(line.rpartition(" ")[2]) >= 0, line

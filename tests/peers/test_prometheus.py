@@ -57,9 +57,14 @@ async def test_prometheus_scrapes_it(tmp_path: Path) -> None:
             scraping = await asyncio.create_subprocess_exec(*command, stdout=said, stderr=subprocess.STDOUT)
         try:
             url = f"http://127.0.0.1:{prometheus}/api/v1/query?query="
-            while not (found := await asked(http, url + "headwater_readings_total")):
+            for _ in range(600):
                 assert scraping.returncode is None, (tmp_path / "log").read_text()
+                if found := await asked(http, url + "headwater_readings_total"):
+                    break
                 await asyncio.sleep(0.05)
+            else:
+                async with http.get(f"http://127.0.0.1:{prometheus}/api/v1/targets") as answer:
+                    raise AssertionError(await answer.text())
             counts = {row["metric"]["source"]: row["value"][1] for row in found}
             assert counts == {"readings": "3", "presence": "0", "dated": "0"}
             names = {row["metric"]["__name__"] for row in await asked(http, url + '{__name__=~"headwater.*"}')}
