@@ -253,10 +253,12 @@ def joined(parts: Sequence[tuple[int, Decoded]], keys: KeyTable) -> Decoded:
         made = [d.columns[name] for d in decoded]
         present = None if all(c.present is None for c in made) else np.concatenate([c.known() for c in made])
         columns[name] = Column(np.concatenate([c.values for c in made]), present)
+    # A part without a reading may say either: what could not be decoded at all does not know whether there are times.
     timed = [d.times for d in decoded if d.times is not None and len(d.times)]
+    untimed = any(d.times is None and sum(d.counts) for d in decoded)
     return Decoded(
         np.concatenate([keys.codes(d.keys) for d in decoded]),
-        np.concatenate(timed) if timed else decoded[0].times,
+        np.concatenate(timed) if timed else None if untimed else decoded[0].times,
         columns,
         [n for d in decoded for n in d.counts],
         [Refused(start + r.payload, *r[1:]) for start, d in parts for r in d.refused],
