@@ -53,7 +53,8 @@ class Rig:
 class SourceRig(Rig):
     promise: ClassVar[SourcePromise]
     flood: ClassVar[int] = 5_000  # readings of 4 kB: more than the inbox and the buffers on the way to it hold
-    waits: ClassVar[bool] = True  # at the limit the peer has to wait; False: what is too much is dropped, and counted
+    # At the limit the peer has to wait; False: what is too much is dropped, and counted; None: somebody in between keeps it.
+    waits: ClassVar[bool | None] = True
 
     def settings(self, port: int | None) -> str:
         """The lines of `[sources.given]`, `type` included, to reach the peer at that port of this machine. Time-outs

@@ -11,7 +11,7 @@ import aiohttp
 
 from tests.connectors.rig import FIELDS, SourceRig, line
 
-AT_ONCE = 250  # readings in a request
+AT_ONCE = 200  # readings in a request
 
 
 class HttpRig(SourceRig):

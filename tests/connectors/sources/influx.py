@@ -10,7 +10,7 @@ import aiohttp
 
 from tests.connectors.rig import SourceRig
 
-AT_ONCE = 500  # lines in a request
+AT_ONCE = 200  # lines in a request
 
 
 class InfluxRig(SourceRig):
