@@ -269,7 +269,7 @@ async def test_a_body_without_end_is_refused_before_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "packed"), [("gzip", gzip.compress(b"x" * 900)), ("deflate", zlib.compress(b"x" * 900))]
+    ("encoding", "packed"), [("gzip", gzip.compress(b"x" * 900, mtime=0)), ("deflate", zlib.compress(b"x" * 900))]
 )
 async def test_a_packed_body(encoding: str, packed: bytes) -> None:
     async with served() as http, http.post("/count", data=packed, headers={"Content-Encoding": encoding}) as response:
