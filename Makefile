@@ -11,7 +11,7 @@ MINUTES ?= 60
 DAYS ?= 7
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-operators torture soak simulate fuzz fuzz-http offline clean durability
+.PHONY: help run test check format bench bench-operators torture soak simulate fuzz fuzz-http offline clean durability reference
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -42,6 +42,9 @@ format: $(VENV)/dev.stamp ## put the code into its form
 
 bench: $(VENV)/dev.stamp ## the reference job, beside a bare loop over its lines (READINGS=1000000)
 	$(BIN)/python benchmarks/reference.py $(READINGS)
+
+reference: $(VENV)/dev.stamp ## docs/reference.md, from the code
+	$(BIN)/headwater components --format markdown > docs/reference.md
 
 durability: $(VENV)/dev.stamp ## what a commit and a recovery cost here
 	$(BIN)/python benchmarks/durability.py

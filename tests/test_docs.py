@@ -77,6 +77,15 @@ def test_the_components_listed_are_those_there_are() -> None:
         assert set(types(kind.removesuffix("s"))) == {n for n in names if n != "for"}, kind
 
 
+def test_the_reference_is_what_the_code_says() -> None:
+    """Anew: `make reference`."""
+    from pipeline.command.components import page
+    from pipeline.reference import all_of
+
+    assert not [component.type for component in all_of() if component.missing]
+    assert (ROOT / "docs" / "reference.md").read_text() == page(all_of())
+
+
 def test_every_connector_is_held_to_the_contract_and_in_its_table() -> None:
     """Or it is said where it is tested instead; the page says what is run. Anew: `python -m benchmarks.connectors`."""
     from benchmarks.connectors import FILE, page, rows_of

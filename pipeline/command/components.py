@@ -34,7 +34,7 @@ def main(options: argparse.Namespace) -> int:
         plain = [c._asdict() | {"settings": [s._asdict() for s in c.settings]} for c in found]
         print(orjson.dumps(plain, option=orjson.OPT_INDENT_2).decode())
     elif options.format == "markdown":
-        print("\n".join(markdown(c) for c in found))
+        print("\n".join(markdown(c) for c in found) if options.type else page(found), end="")
     else:
         width = min(shutil.get_terminal_size().columns, 120)
         shown = [whole(c, width) for c in found] if options.type else [overview(found, width)]
@@ -76,18 +76,38 @@ def _missing(c: Component) -> str:
     return f'needs {c.missing}: pip install "headwater[{c.type}]"'
 
 
+def page(found: list[Component]) -> str:
+    """The whole reference, for the documentation."""
+    from pipeline.config import PipelineSettings, ServerSettings
+    from pipeline.reference import settings_of
+
+    lines = [
+        "# Reference",
+        "Every table of a pipeline file, and every component with its settings. This page is generated from the code:",
+        "`headwater components --format markdown`; `headwater components TYPE` shows one in a terminal.",
+        "",
+    ]
+    for title, kind in (("[pipeline]", PipelineSettings), ("[server]", ServerSettings)):
+        lines += [f"## {title}", "", *_table(tuple(settings_of(kind))), ""]
+    return "\n".join(lines) + "\n" + "\n".join(markdown(c) for c in found)
+
+
 def markdown(c: Component) -> str:
     """All about one, for the documentation."""
     lines = [f"## {c.type} ({c.kind})", "", c.promise if not c.missing else _missing(c), ""]
     if c.text:
         lines += [_fenced(c.text), ""]
     if c.settings:
-        lines += ["| setting | takes | default | |", "| --- | --- | --- | --- |"]
-        for s in c.settings:
-            default = "required" if s.required else f"`{_cell(s.default)}`" if s.default is not None else ""
-            lines.append(f"| `{s.name}` | {_cell(s.takes)} | {default} | {_cell(s.description)} |")
-        lines += [""]
+        lines += [*_table(c.settings), ""]
     return "\n".join(lines)
+
+
+def _table(settings: tuple[Setting, ...]) -> list[str]:
+    lines = ["| setting | takes | default | |", "| --- | --- | --- | --- |"]
+    for s in settings:
+        default = "required" if s.required else f"`{_cell(s.default)}`" if s.default is not None else ""
+        lines.append(f"| `{s.name}` | {_cell(s.takes)} | {default} | {_cell(s.description)} |")
+    return lines
 
 
 def _cell(text: str) -> str:
