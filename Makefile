@@ -8,6 +8,7 @@ KILLS ?= 1000
 SEEDS ?= 1000
 CASES ?= 500
 MINUTES ?= 60
+WORKERS ?= 3
 DAYS ?= 7
 
 .DEFAULT_GOAL := help
@@ -28,8 +29,8 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 run: $(VENV)/run.stamp ## run the reference pipeline (pipeline.toml); Ctrl-C stops it
 	$(BIN)/headwater run
 
-test: $(VENV)/dev.stamp ## run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/dev.stamp ## run the tests, WORKERS at a time: most of them wait for something
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(VENV)/dev.stamp ## lint, format and types
 	$(BIN)/ruff check
