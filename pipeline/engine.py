@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("headwater")
 
 IN_FLIGHT = 2  # steps handed to the writer and not yet durable: one being written, one that waits
+# What must wait for a second one to be begun while the first is written. Of little that comes one by one, the half of it
+# would cost a step and a commit of its own, and be durable no sooner than all of it by the next.
+WORTH_BYTES = 100_000
 CHECKPOINT_STEPS = 2_000  # a restart replays at most about this many steps
 CHECKPOINT_BYTES = 32_000_000  # or Frames of this size
 CHECKPOINT_NS = 300_000_000_000  # or five minutes
@@ -141,7 +144,7 @@ class Engine:
         while self.failed is None:
             self._awake.clear()
             self._look_at_time()
-            if self.in_flight < IN_FLIGHT and self._may_commit() and self._something_to_do():
+            if self._may_step() and self._may_commit() and self._something_to_do():
                 self.step()
                 await asyncio.sleep(0)
                 if self.limits.due(self.now):
@@ -173,6 +176,11 @@ class Engine:
     def _ends_now(self, intake: Intake) -> bool:
         """A finite source has brought all it had, and the graph has not been told."""
         return intake.inbox.ended and not intake.ended and not len(intake.inbox)
+
+    def _may_step(self) -> bool:
+        if self.in_flight == 0:
+            return True
+        return self.in_flight < IN_FLIGHT and sum(i.inbox.fill() for i in self.intakes.values()) >= WORTH_BYTES
 
     def _may_commit(self) -> bool:
         """The least interval between commits is over, or there is no room to wait for it."""
@@ -235,11 +243,11 @@ class Engine:
         """ns until time should be looked at; None: not before something arrives."""
         waits = []
         held = max(self.settings.commit - (self.now - self.committed_at), 0)  # no step before that
-        if self._arrived() and self.in_flight < IN_FLIGHT:
+        if self._arrived() and self._may_step():
             waits.append(held)
         if self.blocked():
             waits.append(self.heartbeat or HEARTBEAT_NS)
-        if (due := self.graph.due()) is not None and self.in_flight < IN_FLIGHT:
+        if (due := self.graph.due()) is not None and self._may_step():
             untils = [w for i in self.intakes.values() if (w := self._until(i, due)) is not None]
             waits += [min(max(w, held), self.heartbeat or FAR) for w in untils]
         return min(waits) if waits else None
