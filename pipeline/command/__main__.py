@@ -26,6 +26,8 @@ COMMANDS = {
     "schema": "print the JSON Schema of pipeline files, for an editor",
     "install-service": "have systemd run a pipeline at every start of the machine",
     "bench": "measure what this device can do, and what the running pipeline uses of that",
+    "backup": "copy all that a pipeline has kept into one file, while it runs or not",
+    "restore": "make such a copy the state of a pipeline, on this device or another",
     "doctor": "look at the state folder of a pipeline, running or not",
 }
 
