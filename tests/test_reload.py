@@ -208,3 +208,22 @@ async def test_where_nothing_runs_it_says_what_to_do(device: Device) -> None:
     status, _, err = await reload(device)
     assert status == 1
     assert "headwater run" in err
+
+
+async def test_each_reload_lets_go_of_what_it_held(device: Device, http: aiohttp.ClientSession) -> None:
+    """A device that is changed every day for months has as many files open as one that never was."""
+    change(
+        device,
+        ("[sinks.local]", '[sinks.lines]\ntype = "file"\ninput = "seconds"\npath = "out.ndjson"\n\n[sinks.local]'),
+    )
+    assert (await reload(device))[0] == 0
+    assert device.process is not None
+
+    def held() -> int:
+        return len(list(Path(f"/proc/{device.process.pid}/fd").iterdir()))  # type: ignore[union-attr]
+
+    before = held()
+    for _ in range(3):
+        assert (await reload(device))[0] == 0
+    assert held() <= before
+    assert await device.end() == 0

@@ -113,6 +113,7 @@ class Store:
         self.commits = 0
         self.commit_seconds = 0.0
         self._lock: int | None = None
+        self._files: list[Files] = []
         if durability == "none":
             self._place = f"file:/headwater-{id(self)}?vfs=memdb"
         else:
@@ -163,6 +164,10 @@ class Store:
 
     def files(self) -> Files:
         """Of the sinks that write files: their bytes are as durable as the database's."""
+        self._files.append(self._new_files())
+        return self._files[-1]
+
+    def _new_files(self) -> Files:
         return Files(sync=self.durability == "power")
 
     # --- from the loop ---
@@ -228,6 +233,12 @@ class Store:
                 self.log.save(self.connection, at_once=True)
             self.log.copy(self.connection, at_once=True)
         self.connection.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of the files of sinks, and of the folder."""
+        for files in self._files:
+            files.close()
         self._unlock()
 
     def _unlock(self) -> None:

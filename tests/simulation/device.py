@@ -175,7 +175,7 @@ class SimulatedStore(Store):
     def _start(self) -> None:
         self.loop = asyncio.get_running_loop()
 
-    def files(self) -> Files:
+    def _new_files(self) -> Files:
         return SimulatedFiles(self.disk, sync=self.durability == "power")
 
     def submit(self, work: Work, done: Done) -> None:
@@ -225,7 +225,7 @@ class SimulatedStore(Store):
                     connection.close()
                 except Exception:  # noqa: BLE001 - the power is off
                     pass
-        self._unlock()
+        self._let_go()
 
 
 class SimulatedPipeline(Pipeline):
