@@ -31,9 +31,9 @@ from pipeline.component import Payload, SourceContext
 from pipeline.frame import KeyTable
 from pipeline.inbox import BoundedInbox, Order
 from pipeline.intake import Intake, Tick, number
-from pipeline.mqtt.client import Client, connect
+from pipeline.mqtt.client import Batch, Client, connect
 from pipeline.mqtt.packets import ConnAck, Publish, Subscription, encode
-from pipeline.mqtt.session import Batch, Options
+from pipeline.mqtt.session import Options
 from pipeline.sources.mqtt import Mqtt, MqttSettings
 from tests.connectors.world import Told
 from tests.device import free_port

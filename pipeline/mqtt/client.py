@@ -40,7 +40,7 @@ from pipeline.mqtt.packets import (
     encode,
 )
 from pipeline.mqtt.reasons import CONNACK_311, reason
-from pipeline.mqtt.session import Batch, BrokerRefused, MqttError, Options, later
+from pipeline.mqtt.session import BrokerRefused, MqttError, Options, later
 from pipeline.mqtt.stream import Messages, Reader
 from pipeline.mqtt.wire import Malformed
 
@@ -71,6 +71,26 @@ async def connect(options: Options, heard: Callable[[Batch], None]) -> Client:
         client.abort()
         raise
     return client
+
+
+class Batch:
+    """The messages of one read of the socket. `answers` go out when it is acknowledged."""
+
+    __slots__ = ("acknowledged", "acks", "answers", "client", "messages", "size", "unreleased")
+
+    def __init__(self, client: Client, messages: Messages, answers: bytes, size: int) -> None:
+        self.client = client
+        self.messages = messages
+        self.acks = messages.acks
+        self.answers = answers
+        self.size = size  # bytes that came
+        self.acknowledged = False
+        self.unreleased: list[int] | None = None  # packet ids after this batch, if it changed them
+
+    def acknowledge(self) -> None:
+        """They are safe. Nothing happens if the connection is another one by now."""
+        self.acknowledged = True
+        self.client.answer()
 
 
 class Client(asyncio.Protocol):

@@ -12,8 +12,6 @@ from pipeline.mqtt.stream import Messages
 if TYPE_CHECKING:
     import ssl
 
-    from pipeline.mqtt.client import Client
-
 
 class MqttError(ConnectionError):
     """The broker said no, cannot be understood, or is gone. `code`: its reason, in MQTT 5."""
@@ -71,26 +69,6 @@ class Options:
     longest: int = 1_000_000  # bytes of a message
     will: Will | None = None
     under_way: UnderWay = field(default_factory=UnderWay)  # of this session, over its connections
-
-
-class Batch:
-    """The messages of one read of the socket. `answers` go out when it is acknowledged."""
-
-    __slots__ = ("acknowledged", "acks", "answers", "client", "messages", "size", "unreleased")
-
-    def __init__(self, client: Client, messages: Messages, answers: bytes, size: int) -> None:
-        self.client = client
-        self.messages = messages
-        self.acks = messages.acks
-        self.answers = answers
-        self.size = size  # bytes that came
-        self.acknowledged = False
-        self.unreleased: list[int] | None = None  # packet ids after this batch, if it changed them
-
-    def acknowledge(self) -> None:
-        """They are safe. Nothing happens if the connection is another one by now."""
-        self.acknowledged = True
-        self.client.answer()
 
 
 def later() -> asyncio.Future[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import times
 from pipeline.frame import instant_text
 from pipeline.trial.block import Block, moment
-from pipeline.trial.life import Instant, Result, Row
+from pipeline.trial.result import Instant, Result, Row
 from pipeline.trial.written import after, written, written_value
 
 DIGITS = 1e-9  # numbers are compared to nine digits

@@ -16,7 +16,7 @@ from pipeline.component import Sink, Source
 from pipeline.config import Config
 from pipeline.delivery import Delivery
 from pipeline.engine import Engine
-from pipeline.frame import Frame, KeyTable, Schema, rows
+from pipeline.frame import Frame, KeyTable
 from pipeline.graph import Graph
 from pipeline.intake import Intake
 from pipeline.journal.commit import Store
@@ -29,43 +29,10 @@ from pipeline.trial.around import Peer, Sender
 from pipeline.trial.block import Block
 from pipeline.trial.coverage import Coverage
 from pipeline.trial.loop import LoopClock, VirtualLoop
+from pipeline.trial.result import Result
 from pipeline.trial.store import InlineStore
 
 log = logging.getLogger("headwater")
-
-Row = dict[str, Any]
-
-
-class Instant(int):
-    """A time in a row, ns since 1970."""
-
-
-class Result:
-    """What came of a test: rows by node, and what a person wants to know if they are not those expected."""
-
-    def __init__(self, block: Block) -> None:
-        self.block = block
-        self.came: dict[str, list[Row]] = {name: [] for name in block.expect}
-        self.refused: list[tuple[str, str]] = []  # (source, reason)
-        self.said: list[str] = []  # by the log
-        self.error = ""  # it did not come to its end
-        self.coverage: Coverage | None = None
-
-    def add(self, node: str, stream: str | None, frame: Frame, schema: Schema, keys: KeyTable, **more: Any) -> None:
-        """Rows of a node that is asked for; `stream`: which of its inputs they are, of a sink."""
-        instants = [name for name in ("time", *schema.fields) if name == "time" or schema.fields[name].kind == "time"]
-        told = more if stream is None else {"stream": stream, **more}
-        for row in rows(frame, schema, keys.names, "ns"):
-            for name in instants:
-                if row[name] is not None:
-                    row[name] = Instant(row[name])
-            self.came[node].append({**told, **row})
-
-    def forget(self) -> None:
-        """As if nothing had come."""
-        self.said.clear()
-        for rows_ in self.came.values():
-            rows_.clear()
 
 
 def run(config: Config, block: Block, coverage: Coverage | None = None) -> Result:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.frame import NEVER, Frame, instant_text, rows
-from pipeline.trial.life import Instant
+from pipeline.trial.result import Instant
 from pipeline.trial.written import after, key, text, written
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from pipeline.outside import Outside
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.trial.block import Block
-    from pipeline.trial.life import Result
+    from pipeline.trial.result import Result
 
 PART_ROWS = 8_192  # readings that are decoded at once
 MOST = 4_096  # readings of a step

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from pipeline.trial.life import Instant
+from pipeline.trial.result import Instant
 
 MISSING = "{ missing = true }"
 

@@ -15,10 +15,10 @@ from msgspec import Meta
 from pipeline.broker import MINUTE, Broker, ClientId, Keepalive, MqttVersion, Password, Tls, Url, Username, WillSettings
 from pipeline.component import Codec, Decoded, Inbox, Payload, ReadingSettings, SourceContext, joined
 from pipeline.frame import Array, Column, Field, Schema
-from pipeline.mqtt.client import Client, connect
+from pipeline.mqtt.client import Batch, Client, connect
 from pipeline.mqtt.packets import Subscription, wrong_filter
 from pipeline.mqtt.reasons import REFUSED, reason
-from pipeline.mqtt.session import Batch, BrokerRefused, MqttError, UnderWay
+from pipeline.mqtt.session import BrokerRefused, MqttError, UnderWay
 from pipeline.mqtt.stream import Messages
 from pipeline.quantity import Duration, Size, duration
 from pipeline.reading import CodecSource

@@ -11,8 +11,7 @@ from pipeline.component import Inbox, Payload, Receipt
 from pipeline.mqtt.stream import Messages
 
 if TYPE_CHECKING:
-    from pipeline.mqtt.client import Client
-    from pipeline.mqtt.session import Batch
+    from pipeline.mqtt.client import Batch, Client
     from pipeline.sources.mqtt import Mqtt
 
 MESSAGE_BYTES = 100  # what a message takes beside its own bytes: three places in lists, three objects

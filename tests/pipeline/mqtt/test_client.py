@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.mqtt.client import Client, connect
+from pipeline.mqtt.client import Batch, Client, connect
 from pipeline.mqtt.packets import (
     PUBACK,
     PUBCOMP,
@@ -26,7 +26,7 @@ from pipeline.mqtt.packets import (
     Version,
     Will,
 )
-from pipeline.mqtt.session import Batch, BrokerRefused, MqttError, Options, UnderWay
+from pipeline.mqtt.session import BrokerRefused, MqttError, Options, UnderWay
 from tests.pipeline.mqtt.stub import Stub, messages, stub
 
 BOTH: Any = pytest.mark.parametrize("version", [4, 5])

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.trial.compare import differences
-from pipeline.trial.life import Result, run
+from pipeline.trial.life import run
+from pipeline.trial.result import Result
 from pipeline.trial.tests import checked
 
 PIPELINE = """

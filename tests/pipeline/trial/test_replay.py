@@ -20,6 +20,7 @@ from pipeline.trial.episodes import Comparison
 from pipeline.trial.loop import VirtualLoop
 from pipeline.trial.recorded import Recorded
 from pipeline.trial.replay import Outcome, Wish, replay
+from pipeline.trial.result import Result
 from pipeline.trial.tests import checked
 from pipeline.trial.whatif import changing, parse
 
@@ -123,7 +124,7 @@ def ran(config: Config, rows: dict[str, list[dict[str, Any]]], folder: Path, unt
     config.tests = []
     loop = VirtualLoop()
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(life._Trial(config, block, loop, folder, life.Result(block)).run())
+        runner.run(life._Trial(config, block, loop, folder, Result(block)).run())
 
 
 def compared(config: Config, folder: Path, changes: tuple[str, ...] = (), **wish: Any) -> tuple[Comparison, Outcome]:

@@ -15,6 +15,7 @@ from pipeline.config import Config
 from pipeline.trial import life, stretch
 from pipeline.trial.block import Block, read
 from pipeline.trial.loop import VirtualLoop
+from pipeline.trial.result import Result
 from pipeline.trial.tests import checked
 
 HEAD = """
@@ -90,8 +91,8 @@ def block_of(config: Config, rows: list[dict[str, Any]], until: str | None, **mo
     return block
 
 
-def by_engine(config: Config, block: Block) -> life.Result:
-    loop, result = VirtualLoop(), life.Result(block)
+def by_engine(config: Config, block: Block) -> Result:
+    loop, result = VirtualLoop(), Result(block)
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(life._Trial(config, block, loop, Path(folder), result).run())
     return result
@@ -169,7 +170,7 @@ def test_a_stretch_gives_what_the_engine_gives(
     head = HEAD if live else HEAD.replace('"http"', '"file"\npath = "x.ndjson"')
     config = made(tmp_path, operators, head)
     block = block_of(config, *came)
-    quick = life.Result(block)
+    quick = Result(block)
     assert stretch.fits(config, block)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stretch, "MOST", most)
@@ -199,7 +200,7 @@ def test_many_readings_go_in_one_step(tmp_path: Path, monkeypatch: pytest.Monkey
     operators["hot"] = 'type = "alert"\ninput = "in"\nwhen = "value > 100"\nfor = "2 min"'
     config = made(tmp_path, operators)
     block = block_of(config, MINUTES, None)
-    result = life.Result(block)
+    result = Result(block)
     monkeypatch.setattr(Graph, "push", counted)
     assert stretch.run(config, block, result)
     assert [row["n"] for row in result.came["hour"]] == [60] * 33
@@ -224,6 +225,6 @@ def test_what_is_left_to_the_engine(
     """And then comes out as it would without any of this."""
     config = made(tmp_path, {"node": operator}, head)
     block = block_of(config, rows, "20 s", **more)
-    quick = life.Result(block)
+    quick = Result(block)
     assert not (stretch.fits(config, block) and stretch.run(config, block, quick))
     assert repr(life.run(config, block).came) == repr(by_engine(config, block).came)
