@@ -1,4 +1,4 @@
-"""What is known of a connection to a broker beside the connection itself: how it is made, what came, what is under way."""
+"""What is known of a connection to a broker beside the connection itself: how it is made, and what is under way."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ async def test_a_request_that_hangs_does_not_let_the_buffer_grow(tmp_path: Path,
         for _ in range(1_000):
             await r.put(10)
             await asyncio.sleep(0)
-            assert await r.held() <= 55_000
+            assert await r.held() <= 60_000  # a few more may come while room is being made
         peer.speaks.set()
         status = await r.until(lambda status: not status.rows)
     assert status.sent + status.thinned + status.dropped == 10_000
