@@ -79,13 +79,13 @@ def test_the_components_listed_are_those_there_are() -> None:
 
 def test_the_readme_in_chinese_says_the_same() -> None:
     """Its commands, but for what stands behind them as a remark, and its pipeline."""
-    chinese = (ROOT / "README.zh.md").read_text()
+    chinese = (ROOT / "docs" / "README.zh.md").read_text()
     said = [line.partition(" #")[0].strip() for block in blocks(chinese, "sh") for line in block.splitlines()]
     english = [line.partition(" #")[0].strip() for block in blocks(README, "sh") for line in block.splitlines()]
     assert [line for line in said if line not in english] == []
     assert blocks(chinese, "toml") == blocks(README, "toml")[:1]
     for link in re.findall(r"\]\(([^)#]+)\)", chinese):
-        assert (ROOT / link).exists(), link
+        assert (ROOT / "docs" / link).exists(), link
 
 
 def test_the_reference_is_what_the_code_says() -> None:
