@@ -204,16 +204,18 @@ def look(path: Path) -> tuple[Config, Graph]:
     """Load and build, without starting or writing anything; there may be problems. ConfigError if it is not TOML."""
     from pipeline.config import load
 
-    config = load(path)
-    return config, Graph(config, KeyTable(limit=config.pipeline.max_keys), RealClock())
+    return _built(load(path))
 
 
-def made(config: Config) -> tuple[Config, Graph]:
-    """A file that was run before, once more: its parts hold what they were used for."""
+def once_more(config: Config) -> tuple[Config, Graph]:
+    """A file that was run before, as its text was then: its parts hold what they were used for."""
     from pipeline.config import loads
 
-    again = loads(config.text, config.path)
-    return again, Graph(again, KeyTable(limit=again.pipeline.max_keys), RealClock())
+    return _built(loads(config.text, config.path))
+
+
+def _built(config: Config) -> tuple[Config, Graph]:
+    return config, Graph(config, KeyTable(limit=config.pipeline.max_keys), RealClock())
 
 
 def check(path: Path) -> tuple[Config, Graph]:

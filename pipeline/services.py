@@ -32,8 +32,9 @@ Metric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
 class Reloads:
     """How the pipeline file of a running process is exchanged, and what became of that."""
 
-    plan: Callable[[], list[str]]  # what the file as it is now would change; ConfigError if it cannot be run
-    begin: Callable[[], None]  # have it take over; ConfigError as well
+    take_over: Callable[
+        [bool], list[str]
+    ]  # what the file as it is now changes; True: only say so. ConfigError if it is wrong
     count: int = 0  # times that one has
     failure: str = ""  # why the last one that was tried has not
 
@@ -171,10 +172,7 @@ class EngineServices:
     def reload(self, *, only_plan: bool) -> list[str]:
         if self.reloads is None:
             raise Unanswerable("this pipeline was started without a file, and has none to take over")
-        plan = self.reloads.plan()
-        if not only_plan:
-            self.reloads.begin()
-        return plan
+        return self.reloads.take_over(only_plan)
 
     def health(self) -> dict[str, Any]:
         """`status` is "ok" or "degraded"; `reasons` say why."""

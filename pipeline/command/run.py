@@ -70,7 +70,7 @@ class _Run:
         from pipeline.services import Reloads
 
         self.file = file
-        self.reloads = Reloads(self._plan, self._reload_soon)
+        self.reloads = Reloads(self._asked)
         self.pipeline = Pipeline(config, graph)
         self.pipeline.reloads = self.reloads
         self.show_progress = show_progress
@@ -123,9 +123,14 @@ class _Run:
         except ConfigError as error:
             log.error("not reloaded, the pipeline goes on as it was:\n%s", error)
 
-    def _reload_soon(self) -> None:
+    def _asked(self, only_plan: bool) -> list[str]:
+        """The same by a request: what it changes is the answer, and so goes first."""
+        from pipeline.recovery import changes
+
         made = self._made_again()
-        asyncio.get_running_loop().call_later(ANSWER_S, self._take_over, made)
+        if not only_plan:
+            asyncio.get_running_loop().call_later(ANSWER_S, self._take_over, made)
+        return [str(change) for change in changes(self.pipeline.graph, made.graph)]
 
     def _take_over(self, made: Pipeline) -> None:
         if self.stopped:
@@ -134,11 +139,6 @@ class _Run:
         self.reloads.failure = ""
         self.began = time.monotonic()
         self.pipeline.stop()
-
-    def _plan(self) -> list[str]:
-        from pipeline.recovery import changes
-
-        return [str(change) for change in changes(self.pipeline.graph, self._made_again().graph)]
 
     def _made_again(self) -> Pipeline:
         from pipeline.run import check
@@ -154,13 +154,13 @@ class _Run:
 
     def _go_back(self) -> None:
         """The one before takes over again, if this one has failed within its trial."""
-        from pipeline.run import made
+        from pipeline.run import once_more
 
         if self.before is None or time.monotonic() - self.began > TRIAL_S:
             return
         self.reloads.failure = self.failure
         log.error("the changed file fails and the one before takes over again: %s", self.failure)
-        self.next, self.before = self._made(*made(self.before)), None
+        self.next, self.before = self._made(*once_more(self.before)), None
 
     async def _one(self, pipeline: Pipeline) -> int:
         from pipeline.journal.commit import StateDamaged, StateInUse
