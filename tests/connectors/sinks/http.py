@@ -7,7 +7,7 @@ from importlib.metadata import version
 from aiohttp import web
 
 from tests.connectors.rig import WRONG, SinkRig
-from tests.device import free_port
+from tests.connectors.web_peer import WebPeer
 
 TOKEN = "right"
 
@@ -19,26 +19,18 @@ class HttpRig(SinkRig):
 
     def __init__(self, *where: object) -> None:
         super().__init__(*where)  # type: ignore[arg-type]
-        self.port = free_port()
+        self.web = WebPeer("PUT", "/rows/{n}", self._take)
         self.numbers: dict[str, int] = {}
         self.refused: int | None = None
-        self.runner: web.AppRunner | None = None
 
     def version(self) -> str:
         return version("aiohttp")
 
     async def start(self) -> int:
-        app = web.Application()
-        app.router.add_put("/rows/{n}", self._take)
-        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-        await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", self.port).start()
-        return self.port
+        return await self.web.start()
 
     async def stop(self) -> None:
-        if self.runner is not None:
-            await self.runner.cleanup()
-            self.runner = None
+        await self.web.stop()
 
     async def _take(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":

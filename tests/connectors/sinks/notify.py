@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from aiohttp import web
 
 from tests.connectors.rig import WRONG, SinkRig
-from tests.device import free_port
+from tests.connectors.web_peer import WebPeer
 
 PASSWORD = "right"
 WHO = "Basic " + b64encode(f"me:{PASSWORD}".encode()).decode()
@@ -22,9 +22,8 @@ class NotifyRig(SinkRig):
 
     def __init__(self, *where: object) -> None:
         super().__init__(*where)  # type: ignore[arg-type]
-        self.port = free_port()
+        self.web = WebPeer("POST", "/messages", self._take)
         self.numbers: list[int] = []
-        self.runner: web.AppRunner | None = None
 
     def version(self) -> str | None:
         try:
@@ -33,17 +32,10 @@ class NotifyRig(SinkRig):
             return None
 
     async def start(self) -> int:
-        app = web.Application()
-        app.router.add_post("/messages", self._take)
-        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-        await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", self.port).start()
-        return self.port
+        return await self.web.start()
 
     async def stop(self) -> None:
-        if self.runner is not None:
-            await self.runner.cleanup()
-            self.runner = None
+        await self.web.stop()
 
     async def _take(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != WHO:

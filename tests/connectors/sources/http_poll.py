@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from tests.connectors.rig import FIELDS, WRONG, SourceRig, line
-from tests.device import free_port
+from tests.connectors.web_peer import WebPeer
 
 TOKEN = "right"
 SEEN_S = 0.5  # a value is there for so long, if nobody asks
@@ -25,27 +25,19 @@ class HttpPollRig(SourceRig):
 
     def __init__(self, folder: Path, device_port: int) -> None:
         super().__init__(folder, device_port)
-        self.port = free_port()
+        self.web = WebPeer("GET", "/now", self._answer)
         self.said = b""
         self.version_ = 0
         self.asked = asyncio.Event()
-        self.runner: web.AppRunner | None = None
 
     def version(self) -> str:
         return version("aiohttp")
 
     async def start(self) -> int:
-        app = web.Application()
-        app.router.add_get("/now", self._answer)
-        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-        await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", self.port).start()
-        return self.port
+        return await self.web.start()
 
     async def stop(self) -> None:
-        if self.runner is not None:
-            await self.runner.cleanup()
-            self.runner = None
+        await self.web.stop()
 
     async def _answer(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
