@@ -1,8 +1,22 @@
-"""For all tests: how long an example of Hypothesis takes says something of the machine, not of the code."""
+"""For all tests."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
+# How long an example of Hypothesis takes says something of the machine, not of the code.
 settings.register_profile("headwater", deadline=None)
 settings.load_profile("headwater")
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """A command run within the process sets up the log, with the standard error of that test alone."""
+    logger = logging.getLogger("headwater")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before

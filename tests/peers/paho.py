@@ -56,3 +56,12 @@ class Paho:
                 break
             await asyncio.sleep(0.01)
         return [(m.topic, m.payload) for m in self.heard]
+
+    async def about(self, topic: str) -> bytes:
+        """The payload of the first message of a topic, once it has come; others may come before it."""
+        for _ in range(1000):
+            for message in self.heard:
+                if message.topic == topic:
+                    return bytes(message.payload)
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"nothing about {topic}, but {sorted({m.topic for m in self.heard})}")
