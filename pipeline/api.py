@@ -262,6 +262,57 @@ class Ready(Struct):
     ready: bool
 
 
+class Process(Struct, kw_only=True):
+    pid: int
+    memory_bytes: Annotated[int, Meta(description="Resident.")]
+    open_files: int
+    threads: int
+    tasks: int
+
+
+class SourceSizes(Struct, kw_only=True):
+    name: str
+    waiting: Annotated[int, Meta(description="Payloads in its inbox.")]
+    waiting_bytes: int
+    taken: Annotated[int, Meta(description="Readings since the start.")]
+
+
+class OperatorSizes(Struct):
+    name: str
+    state_bytes: Annotated[int, Meta(description="Of what a checkpoint holds of it.")]
+
+
+class LatestSizes(Struct):
+    stream: str
+    keys: Annotated[int, Meta(description="Of which the newest row is in memory.")]
+
+
+class Sizes(Struct, kw_only=True):
+    step: int
+    in_flight: Annotated[int, Meta(description="Steps not yet durable.")]
+    journal_steps: Annotated[int, Meta(description="Since the checkpoint: what a restart replays.")]
+    journal_bytes: int
+    keys: int
+    sources: list[SourceSizes]
+    operators: list[OperatorSizes]
+    latest: list[LatestSizes]
+
+
+class Stack(Struct):
+    name: str
+    count: Annotated[int, Meta(description="How many of this name stand here.")]
+    stack: Annotated[list[str], Meta(description="Places in the code, the innermost one last.")]
+
+
+class Debug(Struct, kw_only=True):
+    """What the process is doing and holds; no values."""
+
+    process: Process
+    pipeline: Sizes | None
+    tasks: list[Stack]
+    threads: list[Stack]
+
+
 class Reload(Struct, omit_defaults=True):
     only_plan: Annotated[bool, Meta(description="Say what would change, and change nothing.")] = False
 
@@ -295,6 +346,7 @@ class Operation(NamedTuple):
     given: tuple[str, ...] = ("application/json",)  # and of the answer
     statuses: tuple[int, ...] = (200,)  # under which it has this form
     reads: bool = False  # a POST that changes nothing: a token that may only read may send it
+    inside: bool = False  # it tells of the process: for the token that may do all; without tokens, for this machine
 
 
 Any_ = TypeVar("Any_", bound=Callable[..., Any])

@@ -1,7 +1,7 @@
 """Who may ask the server, from where, and how often: looked at before the handler of a request is.
 
     rate     so many requests a second from each address (`max_rate`); first, so that guesses at a token are counted too
-    token    `token` may do all, `read_token` only ask
+    token    `token` may do all, `read_token` only ask, and not what the process is doing
     origin   without a token, a page of another site may neither send nor listen; `cors` names those that may
 
 Without a token, what protects the pipeline is that it listens on this machine alone. A browser on it would be a way in for
@@ -94,11 +94,17 @@ class Guard:
         may_read = hmac.compare_digest(text, self._read_token or b"") and self._read_token is not None
         if scheme.lower() not in _SCHEMES or not (may_all or may_read):
             raise HttpProblem(401, "a bearer token is needed", {"WWW-Authenticate": 'Bearer realm="headwater"'})
-        if not may_all and request.method not in SAFE_METHODS and not _only_asks(request):
+        if may_all:
+            return
+        if request.method not in SAFE_METHODS and not operation_of(request.match_info.handler).reads:
             raise HttpProblem(403, "this token may only read")
+        if _of_the_inside(request):
+            raise HttpProblem(403, "this takes the token that may do all")
 
     def _check_origin(self, request: web.Request) -> None:
         headers = request.headers
+        if not self._local and _of_the_inside(request) and not is_loopback(request.remote or ""):
+            raise HttpProblem(403, "without a token, only this machine is told")
         host = headers.get(hdrs.HOST, "")
         if self._local and host not in self._hosts:
             if not _is_here(host):
@@ -168,9 +174,8 @@ def _revealed(token: Secret | None) -> bytes | None:
     return token.reveal().encode() if token else None
 
 
-def _only_asks(request: web.Request) -> bool:
-    """A POST whose route says that it changes nothing: a query."""
-    return operation_of(request.match_info.handler).reads
+def _of_the_inside(request: web.Request) -> bool:
+    return operation_of(request.match_info.handler).inside
 
 
 def _preflight(request: web.Request) -> web.Response:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline import inside
 from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo, Table, Unanswerable
 from pipeline.flash import Budget
 from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, empty
@@ -223,6 +224,9 @@ class EngineServices:
                 shown["error"] = sink.trouble
             nodes.append(shown)
         return nodes
+
+    def debug(self) -> dict[str, Any]:
+        return inside.told(self.engine)
 
     def metrics(self) -> list[Metric]:
         engine = self.engine

@@ -28,6 +28,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.engine",
             "pipeline.writes",
             "pipeline.services",
+            "pipeline.inside",
             "pipeline.server",
             "pipeline.delivery",
             "pipeline.intake",

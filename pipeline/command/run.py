@@ -108,9 +108,9 @@ class _Run:
         self.pipeline.stop()
 
     def _look(self) -> None:
-        from pipeline.command.look import report
+        from pipeline.inside import text, told
 
-        log.warning("%s", report(self.pipeline))
+        log.warning("%s", text(told(self.pipeline.engine)))
 
     # --- another file ---
 

@@ -88,6 +88,8 @@ class QueryServer(Sink):
     /api/dead                   what was refused, failed or rejected, and why, the newest first (`node`, `limit`, `before`:
                                 a letter's `id`). POST /api/dead/replay tries some once more, when the cause is mended:
                                 {"ids": [7, 8]}, {"node": "valid"} or {"all": true}; what is taken counts once, and is gone
+    /api/debug                  where each task and thread of the process stands, and how much it holds. For the token that
+                                may do all; without tokens, for clients on this machine
     /api/delivery, /api/graph, /health, /ready, /metrics
     /data, /status              the latest values of the first input, where no http source has these paths
 

@@ -76,6 +76,11 @@ REPLAY_DEAD = Operation("Try dead letters once more", api.Replayed, body=api.Rep
 GRAPH = Operation("The graph, with counts at each node", api.Nodes)
 HEALTH = Operation("Is all well, and if not, why", api.Health, statuses=(200, 503))
 READY = Operation("Does it take readings", api.Ready, statuses=(200, 503))
+DEBUG = Operation(
+    "What the process is doing: stacks and sizes. For the token that may do all; without tokens, for this machine",
+    api.Debug,
+    inside=True,
+)
 METRICS = Operation("Metrics for Prometheus", str, given=("text/plain",))
 QUERY = Operation(
     "A question in SQL to the history",

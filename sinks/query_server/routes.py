@@ -72,6 +72,7 @@ class Routes:
             "/api/delivery": self.delivery,
             "/api/dead": self.dead,
             "/api/graph": self.graph,
+            "/api/debug": self.debug,
             "/health": self.health,
             "/ready": self.ready,
             "/metrics": self.metrics,
@@ -200,6 +201,11 @@ class Routes:
     async def graph(self, request: web.Request) -> web.StreamResponse:
         questions.only(request, ())
         return answer({"nodes": self.services.graph()})
+
+    @described(descriptions.DEBUG)
+    async def debug(self, request: web.Request) -> web.StreamResponse:
+        questions.only(request, ())
+        return answer(self.services.debug())
 
     @described(descriptions.HEALTH)
     async def health(self, _: web.Request) -> web.StreamResponse:

@@ -10,16 +10,18 @@ import ssl
 import subprocess
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from aiohttp.web_urldispatcher import PlainResource, ResourceRoute, UrlMappingMatchInfo
 
 from pipeline.api import Operation, described
-from pipeline.guard import Rates, network
+from pipeline.guard import Guard, Rates, network
 from pipeline.quantity import Secret
 from pipeline.server import LIMITS, HttpServer, Limits
 from pipeline.web import HttpProblem, answer, read_body
@@ -404,6 +406,46 @@ async def test_a_question_that_is_a_post() -> None:
     async with aiohttp.ClientSession(server.url) as http, http.post("/ask", headers=bearer("read")) as response:
         assert response.status == 200
     await server.close()
+
+
+async def inside(_: web.Request) -> web.StreamResponse:
+    return answer({"stack": []})
+
+
+described(Operation("Look inside", inside=True))(inside)
+
+
+@pytest.mark.parametrize(
+    ("settings", "token", "status"),
+    [
+        ({"token": Secret("all"), "read_token": Secret("read")}, "all", 200),
+        ({"token": Secret("all"), "read_token": Secret("read")}, "read", 403),
+        ({"token": Secret("all")}, "", 401),
+        ({}, "", 200),
+        ({"listen": ("0.0.0.0", 0), "insecure": True}, "", 200),  # asked from this machine
+    ],
+)
+async def test_what_tells_of_the_inside_is_not_for_everybody(settings: dict[str, Any], token: str, status: int) -> None:
+    server = HttpServer(Settings(**settings))
+    server.route("GET", "/inside", inside)
+    await server.start()
+    url = f"http://127.0.0.1:{server.port}"
+    async with aiohttp.ClientSession(url) as http, http.get("/inside", headers=bearer(token)) as response:
+        assert response.status == status
+    await server.close()
+
+
+@pytest.mark.parametrize(
+    ("remote", "may"), [("127.0.0.1", True), ("::1", True), ("192.0.2.7", False), ("2001:db8::1", False), (None, False)]
+)
+def test_without_a_token_the_inside_is_for_this_machine(remote: str | None, may: bool) -> None:
+    """A request from another machine is made up here: a test has one machine."""
+    guard = Guard(Settings(insecure=True), "0.0.0.0")
+    for handler in (inside, hello):
+        request = make_mocked_request("GET", "/inside", {"Host": "device"}).clone(remote=remote or "")
+        request._match_info = UrlMappingMatchInfo({}, ResourceRoute("GET", handler, PlainResource("/inside")))
+        with nullcontext() if may or handler is hello else pytest.raises(HttpProblem, match="only this machine"):
+            assert guard.admit(request) is None
 
 
 @pytest.mark.parametrize(("site", "status"), [("https://evil.example", 403), (None, 200)])
