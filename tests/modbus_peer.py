@@ -131,7 +131,7 @@ def words(*numbers: int) -> bytes:
 
 async def until(holds: Any, what: Iterable[Any] = ()) -> None:
     """Until `holds()` is true; `what` is shown if it never is."""
-    for _ in range(1_000):
+    for _ in range(3_000):
         if holds():
             return
         await asyncio.sleep(0.01)

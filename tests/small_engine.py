@@ -42,7 +42,7 @@ class SmallEngine:
             await asyncio.gather(task, return_exceptions=True)
 
     async def until(self, holds: Callable[[], Any]) -> None:
-        for _ in range(1_000):
+        for _ in range(3_000):
             if holds():
                 return
             await asyncio.sleep(0.01)

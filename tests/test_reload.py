@@ -176,7 +176,7 @@ async def test_a_file_that_fails_gives_way_to_the_one_before(device: Device, htt
         async with http.post(device.url + "/api/reload", json={}) as answer:
             assert answer.status == 200
             assert (await answer.json())["plan"] == ["local: changed", "seconds: changed: starts anew"]
-        for _ in range(200):
+        for _ in range(600):
             try:
                 told = await health(device, http)
             except aiohttp.ClientError:

@@ -105,7 +105,7 @@ async def test_or_it_stops_if_told_so(device: Device, http: aiohttp.ClientSessio
     await device.end()
     spoil(device.file.parent / "state" / "headwater.db")
     command = [sys.executable, "-m", "pipeline.command", "run", str(device.file)]
-    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30, check=False)
+    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 3
     assert "is damaged" in ended.stderr
     assert not list((device.file.parent / "state").glob("*damaged*"))
@@ -124,7 +124,7 @@ async def test_a_file_that_was_changed_takes_over_at_sighup(device: Device, http
     changed = good.replace("[sinks.local]", alert + "[sinks.local]").replace('"seconds"]', '"seconds", "high"]')
     device.file.write_text(changed)
     device.send(signal.SIGHUP)
-    for _ in range(200):
+    for _ in range(600):
         try:
             async with http.get(device.url + "/api/streams") as answer:
                 if "high" in [stream["name"] for stream in (await answer.json())["streams"]]:
@@ -167,7 +167,7 @@ async def test_the_history_keeps_to_its_size(device: Device, http: aiohttp.Clien
 async def test_dead_letters_are_listed_while_it_runs_and_after(device: Device, http: aiohttp.ClientSession) -> None:
     def dead(*more: str) -> Any:
         command = [sys.executable, "-m", "pipeline.command", "dead", str(device.file), *more]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         return done.stdout
 
     assert dead() == "no dead letters\n"

@@ -127,7 +127,7 @@ async def ended(process: asyncio.subprocess.Process | None) -> None:
 
 async def listening(port: int) -> None:
     """Until somebody listens there."""
-    for _ in range(500):
+    for _ in range(1500):
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:

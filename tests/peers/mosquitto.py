@@ -82,7 +82,7 @@ class Mosquitto:
         self.process = await asyncio.create_subprocess_exec(
             MOSQUITTO, "-c", str(self.config), stdout=nothing, stderr=nothing
         )
-        for _ in range(500):
+        for _ in range(3000):
             assert self.process.returncode is None, (self.folder / "log").read_text()
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -101,7 +101,7 @@ class Mosquitto:
 
     async def logs(self, text: str, count: int = 1) -> None:
         """Returns once that stands in its log so often."""
-        for _ in range(1000):
+        for _ in range(3000):
             if self.log().count(text) >= count:
                 return
             await asyncio.sleep(0.01)

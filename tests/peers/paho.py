@@ -51,7 +51,7 @@ class Paho:
 
     async def until(self, count: int) -> list[tuple[str, bytes]]:
         """Topics and payloads, once so many have come."""
-        for _ in range(1000):
+        for _ in range(3000):
             if len(self.heard) >= count:
                 break
             await asyncio.sleep(0.01)
@@ -59,7 +59,7 @@ class Paho:
 
     async def about(self, topic: str) -> bytes:
         """The payload of the first message of a topic, once it has come; others may come before it."""
-        for _ in range(1000):
+        for _ in range(3000):
             for message in self.heard:
                 if message.topic == topic:
                     return bytes(message.payload)

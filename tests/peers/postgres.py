@@ -84,7 +84,7 @@ class Postgres:
     async def _ready(self) -> None:
         import asyncpg
 
-        for _ in range(500):
+        for _ in range(1500):
             try:
                 connection = await asyncpg.connect(self.url, password=PASSWORD)
             except (OSError, asyncpg.PostgresError):

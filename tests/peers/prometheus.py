@@ -51,7 +51,7 @@ class Prometheus:
         )
         await listening(self.port)
         async with aiohttp.ClientSession(headers=WHO) as http:
-            for _ in range(300):
+            for _ in range(600):
                 async with http.get(f"{self.url}/-/ready") as answer:
                     if answer.status == 200:
                         return

@@ -78,7 +78,7 @@ class Rig:
         return await self.store.read(lambda db: outbox.held(db, "cloud"))
 
     async def until(self, holds: Callable[[outbox.Waiting], bool]) -> outbox.Waiting:
-        for _ in range(500):
+        for _ in range(3000):
             status = await self.store.read(lambda db: outbox.status(db, "cloud"))
             if holds(status):
                 return status
@@ -146,7 +146,7 @@ async def test_alerts_beyond_the_size_are_kept_and_told(tmp_path: Path, caplog: 
         for _ in range(30):
             await r.put(1, "alerts")
             await r.put(1)
-        for _ in range(200):
+        for _ in range(3000):
             (status,) = await r.delivery.status()
             if status["warning"] and status["dropped"]:
                 break
@@ -238,7 +238,7 @@ async def test_a_batch_of_an_earlier_life_says_so(tmp_path: Path) -> None:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    for _ in range(500):
+    for _ in range(3000):
         if holds():
             return
         await asyncio.sleep(0.01)

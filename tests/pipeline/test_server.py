@@ -130,7 +130,7 @@ async def connected(server: HttpServer) -> AsyncIterator[tuple[asyncio.StreamRea
 
 async def raw(server: HttpServer, *parts: bytes) -> bytes:
     """What comes back for these bytes, until the server closes the connection."""
-    async with connected(server) as (reader, writer), asyncio.timeout(5):
+    async with connected(server) as (reader, writer), asyncio.timeout(20):
         for part in parts:
             writer.write(part)
             await writer.drain()
@@ -704,7 +704,7 @@ async def test_close_does_not_wait_for_ever() -> None:
     await server.start()
     async with aiohttp.ClientSession() as http:
         asking = asyncio.create_task(http.get(server.url + "/stuck"))
-        async with connected(server), asyncio.timeout(5):
+        async with connected(server), asyncio.timeout(20):
             await asyncio.sleep(0.05)
             await server.close()
         with pytest.raises(aiohttp.ClientError):

@@ -65,7 +65,7 @@ class Rig:
         return status
 
     async def until(self, **wanted: Any) -> None:
-        for _ in range(500):
+        for _ in range(3000):
             status = await self.status()
             if all(status[k] == v for k, v in wanted.items()):
                 return
@@ -74,7 +74,7 @@ class Rig:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    for _ in range(500):
+    for _ in range(3000):
         if holds():
             return
         await asyncio.sleep(0.01)

@@ -177,7 +177,7 @@ async def test_who_was_told_is_not_told_again(tmp_path: Path, chat: Chat) -> Non
     async with rig(tmp_path, sink(chat.url("hidden-one"), Secret("json://127.0.0.1:1/hidden-two"))) as r:
         await r.put("hot", alerts("m"))
         await r.until(state="retrying")
-        for _ in range(100):
+        for _ in range(1500):
             told = (await r.status())["last_error"]
             if chat.messages and "urls.0" not in told:
                 break

@@ -86,7 +86,7 @@ class Stub:
 
     async def took(self, kind: type[P]) -> P:
         """The next packet that came, which must be of that kind."""
-        packet = await asyncio.wait_for(self.queue.get(), 5)
+        packet = await asyncio.wait_for(self.queue.get(), 30)
         assert isinstance(packet, kind), packet
         return packet
 

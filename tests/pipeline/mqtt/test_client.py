@@ -46,7 +46,7 @@ class Heard:
     async def next(self) -> Batch:
         while not self.batches:
             self.more.clear()
-            await asyncio.wait_for(self.more.wait(), 5)
+            await asyncio.wait_for(self.more.wait(), 30)
         return self.batches.pop(0)
 
     async def ids(self, count: int) -> tuple[list[str], list[Batch]]:

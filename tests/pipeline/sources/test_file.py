@@ -132,7 +132,7 @@ async def test_following(tmp_path: Path) -> None:
     task = asyncio.create_task(made.run(inbox, None))
 
     async def until(*wanted: int) -> None:
-        for _ in range(400):
+        for _ in range(6000):
             if values(made, inbox.payloads) == list(wanted):
                 return
             await asyncio.sleep(0.005)
@@ -166,7 +166,7 @@ async def test_a_followed_csv_has_its_header_in_every_chunk(tmp_path: Path) -> N
     made, inbox = source(tmp_path, path="in.csv", format="csv", follow=True), Taken()
 
     async def until(n: int) -> None:
-        for _ in range(400):
+        for _ in range(6000):
             if len(values(made, inbox.payloads)) >= n:
                 break
             await asyncio.sleep(0.005)
@@ -224,7 +224,7 @@ class Log:
         await asyncio.wait([self.task])
 
     async def all_read(self) -> None:
-        for _ in range(400):
+        for _ in range(6000):
             if len(values(self.made, self.inbox.payloads)) >= len(self.written):
                 break
             await asyncio.sleep(0.005)

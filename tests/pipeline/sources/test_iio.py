@@ -73,7 +73,7 @@ class Rows:
 
 
 async def until(holds: Any) -> None:
-    for _ in range(1_000):
+    for _ in range(3_000):
         if holds():
             return
         await asyncio.sleep(0.01)

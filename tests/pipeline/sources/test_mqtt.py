@@ -397,7 +397,7 @@ class Taken:
 
     async def until(self, count: int) -> list[bytes]:
         """So many messages."""
-        for _ in range(500):
+        for _ in range(3000):
             found = [data for p in self.payloads for data in p.data.payloads]
             if len(found) >= count:
                 return found

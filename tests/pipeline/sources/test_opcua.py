@@ -183,7 +183,7 @@ class Rows:
 
 
 async def until(holds: Any, rows: Rows | None = None) -> None:
-    for _ in range(1_500):
+    for _ in range(3_000):
         if holds():
             return
         await asyncio.sleep(0.01)
