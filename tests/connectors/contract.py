@@ -284,7 +284,6 @@ OTHERWISE = {
     "sinks": {
         "file": "no peer: tests/test_kill.py",
         "modbus": "it sets the newest value, not each: tests/sinks/test_modbus.py",
-        "prometheus": "it keeps one value a millisecond, not each: tests/sinks/test_prometheus.py",
         "query_server": "no peer: tests/test_kill.py, tests/test_live_kill.py",
         "snapshot": "no peer: tests/test_worlds.py",
     },

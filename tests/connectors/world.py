@@ -7,6 +7,7 @@ import importlib.util
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -57,6 +58,8 @@ type = "http"
 path = "/data"
 max_body = "2 MB"
 key = "id"
+time = "at"
+time_unit = "ms"
 fields = {{ n = "int", pad = "string?" }}
 
 [sinks.local]
@@ -213,11 +216,15 @@ class SinkWorld(World):
     rig: SinkRig
     stream = "posted"
 
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.since_ms = time.time_ns() // 1_000_000 - 60_000  # a reading each ms from then on: some peers keep one
+
     async def post(self, count: int, pad: int = 0) -> bool:
         """So many further readings in one request; False: it was turned away."""
         numbers = self.some(count)
         filled = {"pad": "x" * pad} if pad else {}
-        body = [{"id": "c", "n": n, **filled} for n in numbers]
+        body = [{"id": "c", "at": self.since_ms + n, "n": n, **filled} for n in numbers]
         try:
             async with self.http.post(self.device.url + "/data", json=body) as answer:
                 taken = answer.status == 201

@@ -1,0 +1,44 @@
+"""`prometheus`: a real Prometheus, written to by remote write. What it has it tells sample by sample."""
+
+from __future__ import annotations
+
+from tests.connectors.rig import WRONG, SinkRig
+from tests.peers import prometheus
+from tests.peers.prometheus import PASSWORD, USER, Prometheus
+
+
+class PrometheusRig(SinkRig):
+    peer = "Prometheus"
+    promise = "exactly once"
+    limit = "buffer, then 429"
+    without = {"refusal": "Prometheus refuses a sample by its time; tests/sinks/test_prometheus.py does that"}
+
+    def __init__(self, *where: object) -> None:
+        super().__init__(*where)  # type: ignore[arg-type]
+        self.server = Prometheus(self.folder)
+
+    def version(self) -> str | None:
+        return prometheus.version()
+
+    async def start(self) -> int:
+        await self.server.start()
+        return self.server.port
+
+    async def stop(self) -> None:
+        await self.server.stop()
+
+    def _settings(self, port: int | None, password: str) -> str:
+        url = f"http://127.0.0.1:{port}/api/v1/write"
+        return f'type = "prometheus"\nurl = "{url}"\nuser = "{USER}"\npassword = "{password}"\ntimeout = "1 s"'
+
+    def settings(self, port: int | None) -> str:
+        return self._settings(port, PASSWORD)
+
+    def wrong_settings(self, port: int | None) -> str:
+        return self._settings(port, WRONG)
+
+    async def received(self) -> list[int]:
+        return [int(float(value)) for series in (await self.server.samples("posted_n")).values() for _, value in series]
+
+    def refuse(self, number: int) -> None:
+        raise NotImplementedError
