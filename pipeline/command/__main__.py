@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": "measure what this device can do, and what the running pipeline uses of that",
     "backup": "copy all that a pipeline has kept into one file, while it runs or not",
     "restore": "make such a copy the state of a pipeline, on this device or another",
+    "health": "ask the running pipeline whether all is well",
     "doctor": "look at the state folder of a pipeline, running or not",
 }
 
