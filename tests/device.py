@@ -46,7 +46,7 @@ class Device:
         """Returns when it is ready."""
         await self.spawn()
         assert self.process is not None
-        for _ in range(1000):
+        for _ in range(3000):
             assert self.process.returncode is None, "it ended by itself"
             try:
                 async with http.get(self.url + "/ready") as answer:

@@ -277,7 +277,7 @@ CHECKS: dict[str, dict[str, Check]] = {
 # What has no rig: why, and where it is held to what it promises instead.
 OTHERWISE = {
     "sources": {
-        "camera": "a device or a video file: tests/pipeline/sources/test_camera.py, tests/test_worlds.py",
+        "camera": "films, MJPEG of ffmpeg, RTSP of GStreamer: tests/pipeline/sources/test_camera.py, tests/test_worlds.py",
         "file": "no peer: tests/test_kill_file.py",
         "host": "no peer: tests/pipeline/sources/test_host.py",
     },

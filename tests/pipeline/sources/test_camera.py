@@ -1,4 +1,4 @@
-"""The source camera: films made here, with what is to be seen known; a real MJPEG stream of ffmpeg; a real process."""
+"""The source camera: films made here, with what is to be seen known; ffmpeg's MJPEG, GStreamer's RTSP; a real process."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from pipeline.sources.camera import Camera, CameraSettings  # noqa: E402
 from pipeline.sources.camera.capture import Film  # noqa: E402
 from pipeline.sources.camera.looking import Looking, jpeg  # noqa: E402
 from tests.device import Device, free_port  # noqa: E402
+from tests.peers import rtsp  # noqa: E402
 
 RATE = 10  # pictures a second
 HIGH, WIDE = 120, 160
@@ -315,6 +316,37 @@ async def test_a_camera_that_goes_away_and_comes_back(tmp_path: Path, film: Path
                 camera.wait()
             await until(device, http, "/health", lambda told: told["reasons"])
         assert await device.end() == 0
+
+
+async def test_a_camera_over_rtsp(tmp_path: Path, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its password it is seen, also when it comes back; with another /health says so, and shows neither."""
+    if not rtsp.is_there():
+        pytest.skip("needs GStreamer's RTSP server")
+    port = free_port()
+    url = f"rtsp://user:${{CAMERA_PASSWORD}}@127.0.0.1:{port}/yard"
+    device = device_for(tmp_path, url, ('start = "2026-01-01T22:00:00Z"\n', ""))
+    monkeypatch.setenv("CAMERA_PASSWORD", "wrong-secret")
+    cameras = [rtsp.camera(port, "user", "right-secret")]
+    try:
+        async with device:
+            await device.start(http)
+            health = await until(device, http, "/health", lambda told: told["reasons"])
+            assert f"rtsp://127.0.0.1:{port}/yard: it cannot be opened" in health["reasons"][0]
+            assert "secret" not in str(health)
+            await device.end(signal.SIGKILL)
+            monkeypatch.setenv("CAMERA_PASSWORD", "right-secret")
+            await device.start(http)
+            told = await until(device, http, "/api/streams/yard/rows", lambda told: told["rows"])
+            assert 0 < told["rows"][0]["brightness"] < 60  # a white ball before black
+            cameras[0].kill()
+            await until(device, http, "/health", lambda told: told["reasons"])
+            cameras.append(rtsp.camera(port, "user", "right-secret"))
+            await until(device, http, "/health", lambda told: not told["reasons"])
+            assert await device.end() == 0
+    finally:
+        for camera in cameras:
+            camera.kill()
+            camera.wait()
 
 
 def test_check_needs_no_picture(tmp_path: Path) -> None:
