@@ -34,6 +34,8 @@ RestartPreventExitStatus=2 3
 WatchdogSec=60
 TimeoutStopSec=60
 MemoryMax={memory}
+# What has no level of its own, such as a traceback, is an error.
+SyslogLevel=err
 NoNewPrivileges=true
 ProtectSystem=strict
 ProtectHome=read-only

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.command import watched
+from pipeline.command.log import say, set_up
 
 log = logging.getLogger("headwater")
 
@@ -33,7 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from pipeline.command.log import set_up
     from pipeline.run import check
 
     set_up(options.log, verbose=options.verbose)
@@ -173,11 +173,11 @@ class _Run:
         except StateDamaged as error:
             return self._damaged(error)
         except StateInUse as error:
-            print(error, file=sys.stderr)
+            say(str(error))
             return 3
         except (OSError, ValueError) as error:
             self.failure = str(error)
-            print(f"headwater: {error}", file=sys.stderr)
+            say(f"headwater: {error}")
             return 1
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
@@ -202,7 +202,7 @@ class _Run:
 
         settings = self.pipeline.config.pipeline
         if settings.on_damage == "stop":
-            print(f'{error} (on_damage = "set_aside" would start with a new one)', file=sys.stderr)
+            say(f'{error} (on_damage = "set_aside" would start with a new one)')
             return 3
         log.error("%s; it is set aside as %s, and a new one is begun", error, set_aside(settings.state))
         self.next = self._made_again()
@@ -211,7 +211,7 @@ class _Run:
 
 def _show_plan(plan: list[str]) -> None:
     for line in plan:
-        print(line, file=sys.stderr)
+        say(line, logging.INFO)
 
 
 def _announce(pipeline: Pipeline) -> None:
