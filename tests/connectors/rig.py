@@ -82,13 +82,17 @@ class SourceRig(Rig):
 
 class SinkRig(Rig):
     promise: ClassVar[SinkPromise]
+    password: ClassVar[str] = ""  # the right one
 
-    def settings(self, port: int | None) -> str:
+    def settings_with(self, port: int | None, password: str) -> str:
         """The lines of `[sinks.out]`, `type` included, without inputs, batch and buffer. Its rows have id, time, n, pad."""
         raise NotImplementedError
 
+    def settings(self, port: int | None) -> str:
+        return self.settings_with(port, self.password)
+
     def wrong_settings(self, port: int | None) -> str:
-        raise NotImplementedError
+        return self.settings_with(port, WRONG)
 
     async def received(self) -> list[int]:
         """The number of each row that the peer has, in no order; a row that it has twice is there twice."""

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from aiohttp import web
 
-from tests.connectors.rig import WRONG, SinkRig
+from tests.connectors.rig import SinkRig
 from tests.connectors.web_peer import WebPeer
 from tests.peer import unpacked
 
@@ -17,6 +17,7 @@ TOKEN = "right"
 class CloudRig(SinkRig):
     peer = "aiohttp"
     promise = "exactly once"
+    password = TOKEN
     limit = "buffer, then 429"
 
     def __init__(self, *where: object) -> None:
@@ -43,14 +44,8 @@ class CloudRig(SinkRig):
         self.bodies[request.headers["Idempotency-Key"]] = numbers
         return web.Response()
 
-    def _settings(self, port: int | None, token: str) -> str:
-        return f'type = "cloud"\nurl = "http://127.0.0.1:{port}/api/sync"\ntoken = "{token}"\ntimeout = "1 s"'
-
-    def settings(self, port: int | None) -> str:
-        return self._settings(port, TOKEN)
-
-    def wrong_settings(self, port: int | None) -> str:
-        return self._settings(port, WRONG)
+    def settings_with(self, port: int | None, password: str) -> str:
+        return f'type = "cloud"\nurl = "http://127.0.0.1:{port}/api/sync"\ntoken = "{password}"\ntimeout = "1 s"'
 
     async def received(self) -> list[int]:
         return [number for numbers in self.bodies.values() for number in numbers]

@@ -33,12 +33,9 @@ class ExecRig(SinkRig):
     async def stop(self) -> None:
         (self.folder / "away").touch()
 
-    def settings(self, port: int | None) -> str:
+    def settings_with(self, port: int | None, password: str) -> str:
         (self.folder / "script").write_text(SCRIPT)
         return 'type = "exec"\ncommand = ["bash", "script"]'
-
-    def wrong_settings(self, port: int | None) -> str:
-        raise NotImplementedError
 
     async def received(self) -> list[int]:
         file = self.folder / "received"

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from aiohttp import web
 
-from tests.connectors.rig import WRONG, SinkRig
+from tests.connectors.rig import SinkRig
 from tests.connectors.web_peer import WebPeer
 
 TOKEN = "right"
@@ -15,6 +15,7 @@ TOKEN = "right"
 class HttpRig(SinkRig):
     peer = "aiohttp"
     promise = "exactly once"
+    password = TOKEN
     limit = "buffer, then 429"
 
     def __init__(self, *where: object) -> None:
@@ -41,15 +42,9 @@ class HttpRig(SinkRig):
         self.numbers[request.headers["Idempotency-Key"]] = number
         return web.Response()
 
-    def _settings(self, port: int | None, token: str) -> str:
+    def settings_with(self, port: int | None, password: str) -> str:
         url = f"http://127.0.0.1:{port}/rows/{{n}}"
-        return f'type = "http"\nurl = "{url}"\nmethod = "PUT"\ntoken = "{token}"\ntimeout = "1 s"'
-
-    def settings(self, port: int | None) -> str:
-        return self._settings(port, TOKEN)
-
-    def wrong_settings(self, port: int | None) -> str:
-        return self._settings(port, WRONG)
+        return f'type = "http"\nurl = "{url}"\nmethod = "PUT"\ntoken = "{password}"\ntimeout = "1 s"'
 
     async def received(self) -> list[int]:
         return list(self.numbers.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.connectors.rig import WRONG, SinkRig
+from tests.connectors.rig import SinkRig
 from tests.peers import influxd
 from tests.peers.influxd import DATABASE, PASSWORD, USER, Influxd
 
@@ -10,6 +10,7 @@ from tests.peers.influxd import DATABASE, PASSWORD, USER, Influxd
 class InfluxRig(SinkRig):
     peer = "InfluxDB"
     promise = "exactly once"
+    password = PASSWORD
     limit = "buffer, then 429"
     without = {
         "refusal": "InfluxDB refuses a field by its type, not by its value; tests/sinks/test_influx.py does that"
@@ -29,18 +30,9 @@ class InfluxRig(SinkRig):
     async def stop(self) -> None:
         await self.server.stop()
 
-    def _settings(self, port: int | None, password: str) -> str:
+    def settings_with(self, port: int | None, password: str) -> str:
         where = f'url = "http://127.0.0.1:{port}"\ndatabase = "{DATABASE}"\nuser = "{USER}"'
         return f'type = "influx"\n{where}\npassword = "{password}"\ntimeout = "1 s"\nspread = true'
 
-    def settings(self, port: int | None) -> str:
-        return self._settings(port, PASSWORD)
-
-    def wrong_settings(self, port: int | None) -> str:
-        return self._settings(port, WRONG)
-
     async def received(self) -> list[int]:
         return [row[1] for row in await self.server.ask("SELECT n FROM posted")]
-
-    def refuse(self, number: int) -> None:
-        raise NotImplementedError

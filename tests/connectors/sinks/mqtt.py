@@ -6,7 +6,7 @@ import json
 import signal
 from pathlib import Path
 
-from tests.connectors.rig import WRONG, SinkRig, program_version
+from tests.connectors.rig import SinkRig, program_version
 from tests.peers.mosquitto import Mosquitto
 from tests.peers.paho import Paho
 
@@ -16,6 +16,7 @@ ACCOUNT = ("device", "right")
 class MqttRig(SinkRig):
     peer = "mosquitto"
     promise = "at least once"
+    password = ACCOUNT[1]
     limit = "buffer, then 429"
     without = {"refusal": "mosquitto has no way to refuse one message; tests/sinks/test_mqtt.py does that"}
 
@@ -50,19 +51,10 @@ class MqttRig(SinkRig):
             taken, self.paho.heard = self.paho.heard, []
             self.heard += [json.loads(message.payload)["n"] for message in taken]
 
-    def _settings(self, port: int | None, password: str) -> str:
+    def settings_with(self, port: int | None, password: str) -> str:
         where = f'url = "mqtt://127.0.0.1:{port}"\nkeepalive = "1 s"\ntimeout = "1 s"'
         return f'type = "mqtt"\n{where}\nusername = "device"\npassword = "{password}"'
-
-    def settings(self, port: int | None) -> str:
-        return self._settings(port, ACCOUNT[1])
-
-    def wrong_settings(self, port: int | None) -> str:
-        return self._settings(port, WRONG)
 
     async def received(self) -> list[int]:
         self._listen()
         return list(self.heard)
-
-    def refuse(self, number: int) -> None:
-        raise NotImplementedError

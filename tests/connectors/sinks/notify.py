@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from aiohttp import web
 
-from tests.connectors.rig import WRONG, SinkRig
+from tests.connectors.rig import SinkRig
 from tests.connectors.web_peer import WebPeer
 
 PASSWORD = "right"
@@ -17,6 +17,7 @@ WHO = "Basic " + b64encode(f"me:{PASSWORD}".encode()).decode()
 class NotifyRig(SinkRig):
     peer = "apprise"
     promise = "at least once"
+    password = PASSWORD
     limit = "rows wait and are told together; buffer, then 429"
     without = {"refusal": "a service that does not take a message is asked again"}
 
@@ -43,18 +44,9 @@ class NotifyRig(SinkRig):
         self.numbers += map(int, (await request.json())["message"].split())
         return web.Response()
 
-    def _settings(self, port: int | None, password: str) -> str:
+    def settings_with(self, port: int | None, password: str) -> str:
         url = f"json://me:{password}@127.0.0.1:{port}/messages?cto=1&rto=1"
         return f'type = "notify"\nurls = ["{url}"]\nline = "{{n}}"\nlines = 1000\nper_hour = 100000'
 
-    def settings(self, port: int | None) -> str:
-        return self._settings(port, PASSWORD)
-
-    def wrong_settings(self, port: int | None) -> str:
-        return self._settings(port, WRONG)
-
     async def received(self) -> list[int]:
         return list(self.numbers)
-
-    def refuse(self, number: int) -> None:
-        raise NotImplementedError

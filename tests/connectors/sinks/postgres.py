@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.connectors.rig import WRONG, SinkRig
+from tests.connectors.rig import SinkRig
 from tests.peers import postgres
 
 GUARD = """
@@ -22,6 +22,7 @@ CREATE TRIGGER guard BEFORE INSERT ON posted FOR EACH ROW EXECUTE FUNCTION guard
 class PostgresRig(SinkRig):
     peer = "PostgreSQL"
     promise = "exactly once"
+    password = postgres.PASSWORD
     limit = "buffer, then 429"
 
     def __init__(self, *where: object) -> None:
@@ -54,15 +55,9 @@ class PostgresRig(SinkRig):
         finally:
             await connection.close()
 
-    def _settings(self, port: int | None, password: str) -> str:
+    def settings_with(self, port: int | None, password: str) -> str:
         url = f"postgresql://{postgres.USER}@127.0.0.1:{port}/{postgres.DATABASE}"
         return f'type = "postgres"\nurl = "{url}"\npassword = "{password}"\ntimeout = "1 s"'
-
-    def settings(self, port: int | None) -> str:
-        return self._settings(port, postgres.PASSWORD)
-
-    def wrong_settings(self, port: int | None) -> str:
-        return self._settings(port, WRONG)
 
     async def received(self) -> list[int]:
         return [row["n"] for row in await self._ask("fetch", "SELECT n FROM posted")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.connectors.rig import WRONG, SinkRig
+from tests.connectors.rig import SinkRig
 from tests.peers import prometheus
 from tests.peers.prometheus import PASSWORD, USER, Prometheus
 
@@ -10,6 +10,7 @@ from tests.peers.prometheus import PASSWORD, USER, Prometheus
 class PrometheusRig(SinkRig):
     peer = "Prometheus"
     promise = "exactly once"
+    password = PASSWORD
     limit = "buffer, then 429"
     without = {"refusal": "Prometheus refuses a sample by its time; tests/sinks/test_prometheus.py does that"}
 
@@ -27,18 +28,9 @@ class PrometheusRig(SinkRig):
     async def stop(self) -> None:
         await self.server.stop()
 
-    def _settings(self, port: int | None, password: str) -> str:
+    def settings_with(self, port: int | None, password: str) -> str:
         url = f"http://127.0.0.1:{port}/api/v1/write"
         return f'type = "prometheus"\nurl = "{url}"\nuser = "{USER}"\npassword = "{password}"\ntimeout = "1 s"'
 
-    def settings(self, port: int | None) -> str:
-        return self._settings(port, PASSWORD)
-
-    def wrong_settings(self, port: int | None) -> str:
-        return self._settings(port, WRONG)
-
     async def received(self) -> list[int]:
         return [int(float(value)) for series in (await self.server.samples("posted_n")).values() for _, value in series]
-
-    def refuse(self, number: int) -> None:
-        raise NotImplementedError
