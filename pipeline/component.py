@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.clock import Clock
     from pipeline.expression import Expression
     from pipeline.past import Past
+    from pipeline.web import HttpProblem
 
 State = dict[str, Any]  # what `snapshot` gives: numpy arrays, numbers, text, lists and dicts of these
 
@@ -523,6 +524,10 @@ class Sink:
 # --- what the engine offers to sources and sinks that answer over HTTP ----------------------------------------------
 
 
+# A body, and whom to call in the loop once it is durable: with None, or with the problem to answer with.
+TakesBody = Callable[[bytes, Callable[["HttpProblem | None"], None]], None]
+
+
 class Server(Protocol):
     """The one aiohttp server of the pipeline."""
 
@@ -536,6 +541,16 @@ class Server(Protocol):
     ) -> bool:
         """Mount a handler; False: another one has that method and path already. `public`: it tells nothing of this
         pipeline, and needs no token."""
+        ...
+
+    def quick(
+        self, path: str, takes: Callable[[str], TakesBody | None], answer: bytes, *, status: int, max_body: int
+    ) -> None:
+        """A shorter way for what is posted to a path most: small bodies with no header that means anything but their type.
+
+        `takes` is asked for a Content-Type and gives what takes such bodies, or None: then, and for all that is not so plain, the
+        route's handler is asked. Who takes one raises HttpProblem, or calls back later; `answer` is JSON that says it was taken.
+        """
         ...
 
     def on_close(self, end: Callable[[], None]) -> None:

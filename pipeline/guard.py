@@ -75,16 +75,24 @@ class Guard:
 
     def admit(self, request: web.Request) -> web.StreamResponse | None:
         """HttpProblem for one that may not; an answer, where that is all there is to say."""
-        if self._rates is not None and (wait := self._rates.wait(request.remote or "")):
+        if wait := self.hurries(request.remote or ""):
             raise HttpProblem(429, "too many requests from this address", {"Retry-After": str(int(wait) + 1)})
         if self._origins and self._asks_first(request):
             return _preflight(request)
+        self.permit(request)
+        return None
+
+    def hurries(self, remote: str) -> float:
+        """Seconds that this address must wait; 0: none, and its request is counted."""
+        return self._rates.wait(remote) if self._rates is not None else 0.0
+
+    def permit(self, request: web.Request) -> None:
+        """HttpProblem for one that may not. Looks at nothing but the method, the headers and whose handler it is."""
         if self._token is not None:
             if request.match_info.handler not in self.public:
                 self._check_token(request)
         else:
             self._check_origin(request)
-        return None
 
     def _check_token(self, request: web.Request) -> None:
         scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
@@ -124,6 +132,11 @@ class Guard:
     def _asks_first(self, request: web.Request) -> bool:
         is_question = request.method == "OPTIONS" and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
         return is_question and self._is_allowed(request)
+
+    @property
+    def shares(self) -> bool:
+        """May pages of another origin read answers?"""
+        return bool(self._origins)
 
     def share(self, request: web.Request, response: web.StreamResponse) -> None:
         """Tell the browser that a page of an allowed origin may read the answer."""

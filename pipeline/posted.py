@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from pipeline.component import Inbox, Payload, Receipt
 from pipeline.web import HttpProblem
@@ -17,7 +18,8 @@ class Posted:
 
     def __init__(self) -> None:
         self._inbox: Inbox | None = None  # only while the engine runs
-        self._waiting: dict[asyncio.Future[Receipt], None] = {}  # in order
+        self._waiting: dict[int, Callable[[Receipt], None]] = {}  # in order
+        self._last = 0  # number of one that waits
 
     async def run(self, inbox: Inbox) -> None:
         """For as long as the source runs."""
@@ -27,32 +29,46 @@ class Posted:
         finally:
             # Nobody will work off what still waits: its senders are told, and send it again.
             self._inbox = None
-            for future in self._waiting:
-                if not future.done():
-                    future.set_result(_STOPPED)
+            waiting, self._waiting = self._waiting, {}
+            for told in waiting.values():
+                told(_STOPPED)
 
-    async def take(self, payload: Payload) -> Receipt:
-        """Its receipt, once it is durable. HttpProblem: 429 if there is no room, 503 if nothing was kept."""
+    def hand(self, payload: Payload, told: Callable[[Receipt], None]) -> None:
+        """Calls back with its receipt, once it is durable or never will be. HttpProblem: 429 if there is no room, 503 if
+        nothing runs."""
         inbox = self._inbox
         if inbox is None:
             raise _unavailable("the pipeline is starting or stopping")
-        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self._last = number = self._last + 1
 
         def done(receipt: Receipt) -> None:
+            if self._waiting.pop(number, None) is not None:  # it may have been told that all stops
+                told(receipt)
+
+        payload.done = done
+        self._waiting[number] = told
+        if not inbox.offer(payload):
+            del self._waiting[number]
+            raise HttpProblem(429, "too much is waiting; come back later", {"Retry-After": RETRY_AFTER_S})
+
+    async def take(self, payload: Payload) -> Receipt:
+        """Its receipt, once it is durable. HttpProblem: 429 if there is no room, 503 if nothing was kept."""
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+
+        def told(receipt: Receipt) -> None:
             if not future.done():  # the server may have given up the request
                 future.set_result(receipt)
 
-        payload.done = done
-        if not inbox.offer(payload):
-            raise HttpProblem(429, "too much is waiting; come back later", {"Retry-After": RETRY_AFTER_S})
-        self._waiting[future] = None
-        try:
-            receipt = await future
-        finally:
-            self._waiting.pop(future, None)
+        self.hand(payload, told)
+        receipt = await future
         if receipt.failed is not None:
-            raise _unavailable(f"nothing was kept: {receipt.failed}")
+            raise lost(receipt)
         return receipt
+
+
+def lost(receipt: Receipt) -> HttpProblem:
+    """What to say where nothing was kept."""
+    return _unavailable(f"nothing was kept: {receipt.failed}")
 
 
 def _unavailable(detail: str) -> HttpProblem:

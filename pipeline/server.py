@@ -1,6 +1,7 @@
 """The one HTTP server of a pipeline, that sources and sinks mount their routes on.
 
-    connection  at most so many are open, the next is answered 503; who says nothing, or does not read, is cut off
+    connection  at most so many are open, the next is answered 503; who says nothing, or does not read, is cut off;
+                each begins at `pipeline/front.py`, where small bodies for sources are taken
     request     rate, token, or Host and origin are looked at before the route's handler is (`pipeline/guard.py`)
     answer      errors are `application/problem+json`, and tell nothing of the inside
 
@@ -19,11 +20,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from aiohttp import hdrs, http_exceptions, web
 from multidict import istr
 
+from pipeline.front import Connection, Front, Quick
 from pipeline.guard import Guard, Guarded
 from pipeline.web import HttpProblem
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pipeline.component import TakesBody
 
 log = logging.getLogger("headwater")
 
@@ -79,6 +83,14 @@ class HttpServer:
         self.host, self.port = settings.address()
         self._routes: dict[tuple[str, str], Handler] = {}
         self._guard = Guard(settings, self.host)
+        headers = {str(name): said for name, said in _HEADERS.items()} | {"Server": "headwater"}
+        self._front = Front(
+            self._guard,
+            self._aiohttps,
+            headers | ({"Vary": "Origin"} if self._guard.shares else {}),
+            silent_s=limits.silent_s,
+            keep_alive_s=limits.keep_alive_s,
+        )
         self._tls: ssl.SSLContext | None = None
         self._used: object = None  # which certificate, by its files' times
         self._on_close: list[Callable[[], None]] = []
@@ -97,6 +109,12 @@ class HttpServer:
         if public:
             self._guard.public.add(handler)
         return True
+
+    def quick(
+        self, path: str, takes: Callable[[str], TakesBody | None], answer: bytes, *, status: int, max_body: int
+    ) -> None:
+        """Of a path that has a route for POST."""
+        self._front.add(path, Quick(self._routes["POST", path], takes, status, answer, max_body))
 
     def on_close(self, end: Callable[[], None]) -> None:
         """Call `end` when the server closes: answers that have no end of their own come to it."""
@@ -184,15 +202,23 @@ class HttpServer:
         for end in self._on_close:
             end()
         if self._runner is not None:
-            await self._runner.cleanup()
+            await asyncio.gather(self._front.close(self.limits.grace_s), self._runner.cleanup())
 
-    def _connect(self) -> asyncio.Protocol:
+    def _connect(self) -> asyncio.BaseProtocol:
         assert self._runner is not None
         server = self._runner.server
-        if server is None or len(server.connections) >= self.limits.connections:
+        if server is None or len(server.connections) + len(self._front.connections) >= self.limits.connections:
+            return _TurnedAway()
+        return Connection(self._front) if self._front else self._aiohttps(self.limits.silent_s)
+
+    def _aiohttps(self, silent_s: float) -> asyncio.Protocol:
+        """Its end of a connection."""
+        assert self._runner is not None
+        server = self._runner.server
+        if server is None:  # it has closed meanwhile
             return _TurnedAway()
         return _Connection(
-            self.limits.silent_s,
+            silent_s,
             server,
             loop=asyncio.get_running_loop(),
             access_log=None,
@@ -205,8 +231,8 @@ class HttpServer:
         while self._runner is not None and (server := self._runner.server) is not None:
             await asyncio.sleep(self.limits.unread_s)
             self.renew()
-            for connection in server.connections:
-                if isinstance(connection, _Connection):
+            for connection in (*server.connections, *self._front.connections):
+                if isinstance(connection, _Connection | Connection):
                     connection.close_if_unread()
 
     # --- every request ---

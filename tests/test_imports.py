@@ -30,6 +30,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.services",
             "pipeline.inside",
             "pipeline.server",
+            "pipeline.front",
             "pipeline.delivery",
             "pipeline.intake",
             "pipeline.inbox",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from msgspec import Meta
 
 from pipeline.api import Operation, Parameter, Taken, described
-from pipeline.component import Codec, Inbox, Payload, ReadingSettings, Receipt, Server, SourceContext
-from pipeline.posted import Posted
+from pipeline.component import Codec, Inbox, Payload, ReadingSettings, Receipt, Server, SourceContext, TakesBody
+from pipeline.posted import Posted, lost
 from pipeline.quantity import Size
 from pipeline.reading import CodecSource
 from pipeline.registry import codec_for
@@ -77,6 +78,7 @@ class Http(CodecSource):
         for method, handler in (("POST", self._post), ("GET", self._get)):
             if not server.route(method, self.path, handler):
                 raise ValueError(f"source {self.context.name}: another source has the path {self.path}")
+        server.quick(self.path, self._takes, _TAKEN, status=201, max_body=self.max_body)
 
     async def run(self, inbox: Inbox, position: Any) -> None:
         await self._posted.run(inbox)
@@ -109,6 +111,23 @@ class Http(CodecSource):
         if receipt.refused:
             raise _refused(receipt)
         return encoded(_TAKEN_FROM_QUERY) if by_query else encoded(_TAKEN, 201)
+
+    def _takes(self, content_type: str) -> TakesBody | None:
+        try:
+            codec = self._codec(content_type)
+        except HttpProblem:
+            return None
+
+        def take(body: bytes, answer: Callable[[HttpProblem | None], None]) -> None:
+            def told(receipt: Receipt) -> None:
+                if receipt.failed is not None:
+                    answer(lost(receipt))
+                else:
+                    answer(_refused(receipt) if receipt.refused else None)
+
+            self._posted.hand(Payload(body, len(body), codec=codec), told)
+
+        return take
 
     def _codec(self, content_type: str) -> Codec | None:
         """The codec of a Content-Type; HttpProblem if there is none."""

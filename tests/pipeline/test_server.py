@@ -92,6 +92,9 @@ async def serving(limits: Limits = LIMITS, **settings: Any) -> AsyncIterator[Htt
     assert server.route("GET", "/page", page)
     assert server.route("GET", "/large", large)
     assert server.route("GET", "/streamed", streamed)
+    # So each connection begins where small bodies are taken, and comes to aiohttp from there.
+    assert server.route("POST", "/quick", hello)
+    server.quick("/quick", lambda _: None, b"", status=204, max_body=MAX_BODY)
     await server.start()
     try:
         yield server
