@@ -176,6 +176,10 @@ class Operator:
     """
 
     sides: ClassVar[tuple[str, ...]] = ()
+    # Settings that may change at a reload while the state stays: none of it depends on `presentation`; after a change of
+    # `adapts` it goes on under the new ones. `levels.*.when`: of every name. A change of any other starts the node anew.
+    presentation: ClassVar[tuple[str, ...]] = ()
+    adapts: ClassVar[tuple[str, ...]] = ()
     schema: Schema  # what goes out; set in __init__
 
     def __init__(self, settings: Any, context: OperatorContext) -> None:

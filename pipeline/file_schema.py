@@ -72,10 +72,11 @@ def _node(kind: str, type_: str) -> Json:
         common["inputs"] = {"type": "array", "items": _STREAM, "minItems": 1, "description": "Several, merged."}
     if told.missing:  # of an extra that is not installed here: nothing is known of its settings
         return {"type": "object", "title": type_, "required": ["type"], "properties": common}
-    made = of(registry.find(kind, type_)[1])
-    made["properties"] = common | made["properties"]
-    made["required"] = ["type", *made.get("required", [])]
-    return {"title": type_} | made
+    arms = [of(arm) for arm in alternatives(registry.find(kind, type_)[1])]
+    for arm in arms:
+        arm["properties"] = common | arm["properties"]
+        arm["required"] = ["type", *arm.get("required", [])]
+    return {"title": type_} | _any_of(arms)
 
 
 def of(kind: Any) -> Json:

@@ -127,6 +127,15 @@ def _before(injected: Mapping[str, Frame], frame: Frame) -> Frame:
     return Sided(main, came) if came else main
 
 
+def _whole(made: Any) -> Any:
+    """A component just made. TypeError: its author forgot what all others rely on."""
+    if not hasattr(made, "context"):
+        raise TypeError(f"{type(made).__name__}.__init__ does not call super().__init__(settings, context)")
+    if not isinstance(made, Sink) and not hasattr(made, "schema"):
+        raise TypeError(f"{type(made).__name__}.__init__ does not set self.schema: the fields of its readings")
+    return made
+
+
 class Graph:
     """The running graph of a pipeline. Built from a Config; `problems` holds what building found wrong."""
 
@@ -161,7 +170,7 @@ class Graph:
         """The component; None if it could not be made. Its problems are added to ours, with their lines."""
         made = None
         try:
-            made = node.component(node.settings, context)
+            made = _whole(node.component(node.settings, context))
         except Exception as error:  # noqa: BLE001 - other people's components may raise anything
             if not context.problems:
                 self._problem(node, "", str(error) or type(error).__name__)

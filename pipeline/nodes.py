@@ -180,13 +180,21 @@ class _Nodes:
                 self.wrong(where, str(error))
                 if error.near is None:
                     return None
-                node.type = error.near
-                node.component, kind = registry.find(node.kind, error.near)
-            except ImportError as error:
-                self.wrong(where, f'"{given}" needs {error.name}: pip install "headwater[{given}]"')
+                return self._meant(node, error.near)
+            except registry.Unloadable as error:
+                self.wrong(where, str(error))
                 return None
             return kind
         return None
+
+    def _meant(self, node: _Declared, near: str) -> Any:
+        """As `_component`, of the type that was most likely meant."""
+        node.type = near
+        try:
+            node.component, kind = registry.find(node.kind, near)
+        except registry.Unloadable:
+            return None
+        return kind
 
     # --- inputs ---
 

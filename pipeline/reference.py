@@ -30,7 +30,7 @@ class Setting(NamedTuple):
 
 
 class Component(NamedTuple):
-    """What is told of a component. `missing`: a library of an extra that is not installed, and all there is to tell."""
+    """What is told of a component. `missing`: why it cannot be loaded here, with the way out, and all there is to tell."""
 
     kind: str
     type: str
@@ -38,6 +38,7 @@ class Component(NamedTuple):
     text: str = ""  # the rest of its docstring
     settings: tuple[Setting, ...] = ()
     missing: str = ""
+    distribution: str = ""  # that brings it, with its version; "": it is built in
 
 
 def all_of(type_: str | None = None) -> list[Component]:
@@ -46,21 +47,31 @@ def all_of(type_: str | None = None) -> list[Component]:
 
 
 def component(kind: str, type_: str) -> Component:
+    brought_by = registry.distribution(kind, type_)
     try:
         made, settings = registry.find(kind, type_)
-    except ImportError as error:
-        return Component(kind, type_, missing=error.name or str(error))
+    except registry.Unloadable as error:
+        return Component(kind, type_, missing=str(error), distribution=brought_by)
     promise, _, text = (inspect.getdoc(made) or "").partition("\n\n")
     if kind == "codec":  # its settings are those of its source; its own stand in the table `format`
         settings = getattr(made, "Options", Settings)
     listed_ = tuple(settings_of(settings))
-    return Component(kind, type_, " ".join(promise.split()), text.strip("\n"), listed_)
+    told = " ".join(promise.split()), text.strip("\n")
+    return Component(kind, type_, *told, listed_, distribution=brought_by)
 
 
 def settings_of(kind: Any, within: str = "") -> Iterator[Setting]:
-    """The settings of a Struct, those that must be given first; those of a table within it follow it."""
-    fields = msgspec.structs.fields(kind)
-    for field in sorted(fields, key=lambda field: not field.required):
+    """The settings of a Struct, or of all in a tagged union, those that must be given first; those of a table within it
+    follow it."""
+    structs = alternatives(kind)
+    if (tag := structs[0].__struct_config__.tag_field) and len(structs) > 1:
+        words = ", ".join(json.dumps(struct.__struct_config__.tag) for struct in structs[:-1])
+        last = json.dumps(structs[-1].__struct_config__.tag)
+        yield Setting(
+            within + tag, f"{words} or {last}", None, True, "Which of them it is: each has settings of its own."
+        )
+    fields = {field.encode_name: field for struct in structs for field in msgspec.structs.fields(struct)}
+    for field in sorted(fields.values(), key=lambda field: not field.required):
         plain, notes = bare(field.type)
         name = within + field.encode_name
         default = None if field.required else _default(field)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.component import Codec, Context, Operator, ReadingSettings, Settings, Sink, Source
+from pipeline.kinds import alternatives, is_struct
 from pipeline.problem import nearest
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ class UnknownType(LookupError):
     def __init__(self, text: str, near: str | None = None) -> None:
         super().__init__(text)
         self.near = near
+
+
+class Unloadable(ImportError):
+    """A component that is listed and cannot be loaded: a library is missing, or somebody else's package is broken. The text
+    says which, and the way out. It costs nobody but the pipelines that name it."""
 
 
 def types(kind: str) -> list[str]:
@@ -56,24 +62,58 @@ def _entry_points(kind: str) -> Any:
     return entry_points(group=f"headwater.{kind}s")
 
 
-def find(kind: str, type_: str) -> tuple[type[Any], type[Settings]]:
-    """The class of a component and that of its settings. UnknownType if there is none; ImportError names an extra."""
-    component = _component(kind, type_)
-    return component, _settings(component)
-
-
-def _component(kind: str, type_: str) -> type[Any]:
+def is_built_in(kind: str, type_: str) -> bool:
     name = f"{PACKAGES[kind]}.{type_}"
-    if type_.isidentifier() and not type_.startswith("_") and importlib.util.find_spec(name) is not None:
-        return _class(kind, importlib.import_module(name))
-    for entry in _entry_points(kind):
-        if entry.name == type_:
-            loaded = entry.load()
-            return loaded if isinstance(loaded, type) else _class(kind, loaded)
+    return type_.isidentifier() and not type_.startswith("_") and importlib.util.find_spec(name) is not None
+
+
+def distribution(kind: str, type_: str) -> str:
+    """The distribution that brings a component, with its version; "": it is built in, or there is none."""
+    if is_built_in(kind, type_):
+        return ""
+    return next((_brought_by(entry) for entry in _entry_points(kind) if entry.name == type_), "")
+
+
+def find(kind: str, type_: str) -> tuple[type[Any], type[Settings]]:
+    """The class of a component and that of its settings. UnknownType if there is none; Unloadable if it cannot be had."""
+    if is_built_in(kind, type_):
+        try:
+            component = _class(kind, importlib.import_module(f"{PACKAGES[kind]}.{type_}"))
+        except ImportError as error:
+            raise Unloadable(f'"{type_}" needs {error.name}: pip install "headwater[{type_}]"') from error
+        return component, _settings(kind, component)
+    if entries := [entry for entry in _entry_points(kind) if entry.name == type_]:
+        return _loaded(kind, type_, entries)
     known = types(kind)
     near = nearest(type_, known)
     hint = f' (did you mean "{near}"?)' if near else f"; there are: {', '.join(known) or 'none'}"
-    raise UnknownType(f'there is no {kind} "{type_}"{hint}', near)
+    elsewhere = "" if near else ". One of another distribution has to be installed first: pip install …"
+    raise UnknownType(f'there is no {kind} "{type_}"{hint}{elsewhere}', near)
+
+
+# --- of other distributions ---
+
+
+def _brought_by(entry: Any) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+
+
+def _loaded(kind: str, type_: str, entries: list[Any]) -> tuple[type[Any], type[Settings]]:
+    """The component of an entry point. Whatever goes wrong in it is its distribution's."""
+    entry, *others = entries
+    if others:
+        listed = " and ".join(sorted(_brought_by(one) for one in entries))
+        raise Unloadable(f'"{type_}" comes by {listed}: pip uninstall one of them')
+    name = entry.dist.name if entry.dist else "its distribution"
+    try:
+        loaded = entry.load()
+        component = loaded if isinstance(loaded, type) else _class(kind, loaded)
+        return component, _settings(kind, component)
+    except ModuleNotFoundError as error:
+        wrong, way = f"it needs {error.name}", f"pip install {name} brings what it needs"
+    except Exception as error:  # noqa: BLE001 - other people's modules may raise anything
+        wrong, way = f"{type(error).__name__}: {error}", f"get another version of it, or pip uninstall {name}"
+    raise Unloadable(f'"{type_}" of {_brought_by(entry)} cannot be loaded ({wrong}): {way}')
 
 
 def _class(kind: str, module: ModuleType) -> type[Any]:
@@ -92,13 +132,20 @@ def _class(kind: str, module: ModuleType) -> type[Any]:
     return found[0]
 
 
-def _settings(component: type[Any]) -> type[Settings]:
+def _settings(kind: str, component: type[Any]) -> type[Settings]:
     """The type of the parameter `settings`; what stands beside it may be imported for type checkers alone."""
+    if kind == "codec":
+        return ReadingSettings  # a codec is given those of its source
     made = component.__init__
     hint: Any = made.__annotations__.get("settings", Any)
     if isinstance(hint, str):
         hint = eval(hint, vars(sys.modules[made.__module__]))  # the component's own source
-    return Settings if hint is Any else hint
+    if hint is Any:
+        return Settings
+    if not all(is_struct(one) for one in alternatives(hint)):
+        raise TypeError(f"the settings of {component.__name__} are {hint}, and no subclass of Settings")
+    found: type[Settings] = hint
+    return found
 
 
 # --- codecs ---------------------------------------------------------------------------------------------------------
@@ -140,11 +187,9 @@ def _format(settings: ReadingSettings) -> tuple[Any, dict[str, Any]]:
 
 def _make(name: str, options: dict[str, Any], settings: ReadingSettings, context: Context) -> Codec | None:
     try:
-        codec: Codec = _component("codec", name)(settings, options, context)
-    except (UnknownType, ValueError) as error:
+        codec: Codec = find("codec", name)[0](settings, options, context)
+    except (UnknownType, Unloadable, ValueError) as error:
         context.problem("format", str(error))
-    except ImportError as error:
-        context.problem("format", f'"{name}" needs {error.name}: pip install "headwater[{name}]"')
     else:
         return codec
     return None
@@ -155,8 +200,8 @@ def _by_media_type(media_type: str, first: str) -> str | None:
     known = types("codec")
     for name in sorted(known, key=lambda n: n != first):
         try:
-            if media_type in _component("codec", name).media_types:
+            if media_type in find("codec", name)[0].media_types:
                 return name
-        except (UnknownType, ImportError):
+        except (UnknownType, Unloadable):
             continue  # an extra that is not installed reads nothing
     return None

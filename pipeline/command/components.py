@@ -50,7 +50,7 @@ def overview(found: list[Component], width: int) -> str:
         lines += [f"{kind}s"]
         for c in found:
             if c.kind == kind:
-                told = textwrap.shorten(c.promise or _missing(c), max(width - column - 2, 20), placeholder=" …")
+                told = textwrap.shorten(c.promise or c.missing, max(width - column - 2, 20), placeholder=" …")
                 lines.append(f"  {c.type:{column}}{told}")
         lines += [""]
     return "\n".join([*lines, "headwater components TYPE tells all about one"])
@@ -59,8 +59,8 @@ def overview(found: list[Component], width: int) -> str:
 def whole(c: Component, width: int) -> str:
     """All about one, for a terminal."""
     if c.missing:
-        return f"{c.type} ({c.kind})\n\n{_missing(c)}"
-    parts = [f"{c.type} ({c.kind}): {c.promise}", c.text]
+        return f"{c.type} ({_origin(c)})\n\n{c.missing}"
+    parts = [f"{c.type} ({_origin(c)}): {c.promise}", c.text]
     if c.settings:
         parts.append("\n".join(["Settings", *(line for s in c.settings for line in _told(s, width))]))
     return "\n\n".join(part for part in parts if part)
@@ -72,8 +72,9 @@ def _told(s: Setting, width: int) -> list[str]:
     return [f"  {s.name}  {said}", *(f"      {line}" for line in text)]
 
 
-def _missing(c: Component) -> str:
-    return f'needs {c.missing}: pip install "headwater[{c.type}]"'
+def _origin(c: Component) -> str:
+    """What it is; and whose, if it is not one of ours."""
+    return f"{c.kind}, of {c.distribution}" if c.distribution else c.kind
 
 
 def page(found: list[Component]) -> str:
@@ -94,7 +95,7 @@ def page(found: list[Component]) -> str:
 
 def markdown(c: Component) -> str:
     """All about one, for the documentation."""
-    lines = [f"## {c.type} ({c.kind})", "", c.promise if not c.missing else _missing(c), ""]
+    lines = [f"## {c.type} ({_origin(c)})", "", c.promise or c.missing, ""]
     if c.text:
         lines += [_fenced(c.text), ""]
     if c.settings:

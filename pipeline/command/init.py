@@ -1,4 +1,4 @@
-"""`headwater init [FOLDER]`: a commented pipeline file with its tests, to start from."""
+"""`headwater init [FOLDER]`: a commented pipeline file with its tests, to start from; or a component of one's own."""
 
 from __future__ import annotations
 
@@ -29,15 +29,30 @@ class Answers(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", default=".", type=Path, metavar="FOLDER")
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER")
     parser.add_argument("--template", choices=tuple(TEMPLATES), help="what to start from")
     parser.add_argument("--name", help="what the pipeline is called; default: the folder's name")
     parser.add_argument(
         "--listen", metavar="HOST:PORT", help=f"where it answers; default {LOOPBACK}: this machine alone"
     )
+    parser.add_argument(
+        "--component",
+        nargs=2,
+        metavar=("KIND", "NAME"),
+        help="instead: a package with a source, codec, operator or sink of one's own; default folder: headwater-NAME",
+    )
 
 
 def main(options: argparse.Namespace) -> int:
+    if options.component:
+        if options.template or options.name or options.listen:
+            print("headwater init: --component takes a FOLDER, and nothing else", file=sys.stderr)
+            return 2
+        from pipeline.command import skeleton
+
+        kind, name = options.component
+        return skeleton.make(kind, name, options.folder)
+    options.folder = options.folder or Path()
     file = options.folder / "pipeline.toml"
     if file.exists():
         print(f"{file} is there already; nothing was written", file=sys.stderr)

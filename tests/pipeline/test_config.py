@@ -167,7 +167,10 @@ def test_relative_state_starts_at_the_file_and_an_absolute_one_stays() -> None:
         (
             'type = "sieve"\ninput = "house"',
             'type = "absent"\ninput = "house"',
-            '11: operators.valid.type: "absent" needs no_such_library: pip install "headwater[absent]"',
+            (
+                '11: operators.valid.type: "absent" of headwater-parts 1 cannot be loaded '
+                "(it needs no_such_library): pip install headwater-parts brings what it needs"
+            ),
         ),
         ('type = "sieve"', 'type = "sieve"\nenabled = "yes"', "12: operators.valid.enabled: expected true or false"),
         ("[sinks.cloud]", "[sinks.valid]", '15: sinks.valid: the name "valid" is taken by operators.valid'),
