@@ -12,7 +12,7 @@ WORKERS ?= 3
 DAYS ?= 7
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-operators torture soak simulate fuzz fuzz-http offline clean durability reference
+.PHONY: help run test check format bench bench-operators torture soak simulate fuzz fuzz-http offline clean docs docs-links durability reference
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -46,6 +46,13 @@ bench: $(VENV)/dev.stamp ## the reference job, beside a bare loop over its lines
 
 reference: $(VENV)/dev.stamp ## docs/reference.md, from the code
 	$(BIN)/headwater components --format markdown > docs/reference.md
+
+docs: $(VENV)/dev.stamp ## the pages of docs/ as a site, into build/docs; a broken link is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . build/docs -d build/docs.read
+	@echo build/docs/index.html
+
+docs-links: $(VENV)/dev.stamp ## whether what docs/ links to on other hosts is still there
+	$(BIN)/python -m sphinx -q -b linkcheck -c docs . build/links -d build/docs.read
 
 durability: $(VENV)/dev.stamp ## what a commit and a recovery cost here
 	$(BIN)/python benchmarks/durability.py
