@@ -19,7 +19,7 @@ from pipeline.reference import KINDS, all_of, component, settings_of, toml
 ROOT = Path(__file__).parents[3]
 FILES = [
     ROOT / "pipeline.toml",
-    *sorted((ROOT / "examples").rglob("*.toml")),
+    *(f for f in sorted((ROOT / "examples").rglob("*.toml")) if not (f.parent / "pyproject.toml").exists()),
     *(f for f in sorted((ROOT / "tests" / "cases").glob("*.toml")) if not f.name.startswith("mistake_")),
 ]
 PLAIN = """

@@ -1,0 +1,147 @@
+"""A plug-in in a distribution of its own, examples/degree-days, built and installed for real: it is like a built-in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.venv import ROOT, Venv
+
+EXAMPLE = ROOT / "examples" / "degree-days"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example as a checkout would have it: building writes into it."""
+    place = tmp_path_factory.mktemp("plug-in") / "degree-days"
+    shutil.copytree(EXAMPLE, place, ignore=shutil.ignore_patterns("__pycache__", ".*", "build", "*.egg-info"))
+    return place
+
+
+@pytest.fixture(scope="module")
+def venv(folder: Path) -> Venv:
+    made = Venv(folder.parent / "venv")
+    made.install(folder)
+    return made
+
+
+@pytest.fixture
+def use(tmp_path: Path) -> Path:
+    """Where a user is, with nothing but the pipeline file: what is found was installed."""
+    shutil.copy(EXAMPLE / "pipeline.toml", tmp_path)
+    return tmp_path
+
+
+def test_its_own_tests_pass(venv: Venv, folder: Path) -> None:
+    done = venv.run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_style_and_types_are_clean(venv: Venv, folder: Path) -> None:
+    mypy = ["mypy", "--python-executable", str(venv.python)]
+    for words in (["ruff", "check", "--no-cache"], ["ruff", "format", "--check", "--no-cache"], mypy):
+        done = subprocess.run([sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_is_listed_and_documented(venv: Venv) -> None:
+    listed = venv.headwater("components").stdout.splitlines()
+    assert any(line.split()[:3] == ["degree_days", "Add", "up"] for line in listed)
+    told = venv.headwater("components", "degree_days").stdout
+    assert told.startswith("degree_days (operator, of headwater-degree-days 1.0.0): Add up how far ")
+    for said in (
+        'type = "degree_days"',
+        "Late data: ",
+        "Settings\n",
+        "season  optional\n      The day on which",
+        '= "3 h"',
+    ):
+        assert said in told
+    page = venv.headwater("components", "--format", "markdown").stdout
+    assert "\n## degree_days (operator, of headwater-degree-days 1.0.0)\n" in page
+    assert "\n## window (operator)\n" in page
+
+
+def test_an_editor_knows_it(venv: Venv) -> None:
+    schema = Draft202012Validator(json.loads(venv.headwater("schema").stdout))
+
+    def mistakes(**more: Any) -> list[str]:
+        data = json.loads(json.dumps(tomllib.loads((EXAMPLE / "pipeline.toml").read_text()), default=str))
+        data["operators"]["warmth"] |= more
+        return [error.message for error in schema.iter_errors(data)]
+
+    assert mistakes() == []
+    for more in ({"bse": 10}, {"base": "warm"}, {"gap": "3 hrs"}, {"count": "around"}):
+        assert mistakes(**more) != []
+
+
+def test_a_pipeline_with_it_is_checked_and_tested(venv: Venv, use: Path) -> None:
+    """Its tests crash the device between two readings, and end a season."""
+    checked = venv.headwater("check", "pipeline.toml", cwd=use)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "no problems" in checked.stdout
+    tested = venv.headwater("test", "pipeline.toml", cwd=use)
+    assert (tested.returncode, tested.stderr) == (0, ""), tested.stdout
+    assert "2 tests, all passed" in tested.stdout
+
+
+def test_without_its_state_the_crash_would_be_seen(venv: Venv, use: Path) -> None:
+    """The test of the crash can fail."""
+    text = (EXAMPLE / "headwater_degree_days.py").read_text()
+    forgets = "    def restore(self, state: object) -> None: ...\n\n"
+    (use / "headwater_degree_days.py").write_text(text.replace("    def on_frame", forgets + "    def on_frame"))
+    tested = venv.headwater("test", "pipeline.toml", cwd=use)
+    assert tested.returncode == 1
+    assert "FAIL  the sum survives a crash" in tested.stdout
+    assert "1 passed, 1 failed" in tested.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("base = 10", "bse = 10", 'operators.warmth.bse: unknown setting "bse" (did you mean "base"?)'),
+        ("limit = 31", "limit = 5", "operators.warmth.limit: must lie above the base (10), or nothing counts"),
+        ('season = "03-01"', 'season = "03-32"', 'operators.warmth.season: "03-32" is not a day of every year; write'),
+        ('"degree_days"', '"degree_day"', 'operators.warmth.type: there is no operator "degree_day" (did you mean'),
+        ("degree_days >= 140", "degre_days >= 140", 'operators.hatching.when: "degre_days" is not a field of the input'),
+    ],
+)  # fmt: skip
+def test_mistakes_have_their_lines(venv: Venv, use: Path, old: str, new: str, said: str) -> None:
+    text = (use / "pipeline.toml").read_text()
+    line = text[: text.index(old)].count("\n") + 1
+    (use / "wrong.toml").write_text(text.replace(old, new, 1))
+    done = venv.headwater("check", "wrong.toml", cwd=use)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"wrong.toml:{line}: {said}"), done.stderr
+
+
+def test_a_warning_of_its_own(venv: Venv, use: Path) -> None:
+    text = (use / "pipeline.toml").read_text()
+    (use / "warm.toml").write_text(text.replace("base = 10\nlimit = 31", "base = 50\nlimit = 86"))
+    done = venv.headwater("check", "warm.toml", cwd=use)
+    assert done.returncode == 0
+    assert ": warning: operators.warmth.base: is much for degrees Celsius" in done.stdout
+
+
+def test_taken_away_it_is_missed(folder: Path, use: Path) -> None:
+    """In an environment of its own: the others go on using it."""
+    venv = Venv(folder.parent / "another")
+    venv.install(folder)
+    assert venv.headwater("check", "pipeline.toml", cwd=use).returncode == 0
+    venv.uninstall("headwater-degree-days")
+    done = venv.headwater("check", "pipeline.toml", cwd=use)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('pipeline.toml:19: operators.warmth.type: there is no operator "degree_days"; there are: ')
+    assert line.endswith("One of another distribution has to be installed first: pip install …")
+    assert venv.headwater("components", "degree_days").returncode == 2
+    assert "degree_days" not in venv.headwater("schema").stdout
