@@ -11,6 +11,7 @@ A certificate that was renewed is used from the next connection on; no restart i
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import ssl
@@ -169,7 +170,7 @@ class HttpServer:
             )
         except OSError as error:
             await self.close()
-            raise OSError(f"cannot listen on {self.host}:{self.port}: {error.strerror or error}") from error
+            raise OSError(f"cannot listen on {self.host}:{self.port}: {_why(error)}") from error
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def start(self) -> None:
@@ -257,6 +258,12 @@ class HttpServer:
         for name, value in _HEADERS.items():
             headers.setdefault(name, value)  # a page of ours may allow itself more
         self._guard.share(request, response)
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program has this port, or another pipeline; [server] listen can name a free one"
+    return error.strerror or str(error)
 
 
 def _trusted(files: Files) -> ssl.SSLContext:

@@ -15,7 +15,7 @@ from tests.device import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 TUTORIALS = [ROOT / "docs" / "tutorial.md", ROOT / "docs" / "tutorial.zh.md"]
-NEEDED = ("bash", "curl", "sed", "pgrep")
+NEEDED = ("bash", "curl", "sed")
 
 
 def commands(text: str) -> list[str]:
@@ -23,19 +23,16 @@ def commands(text: str) -> list[str]:
 
 
 def run(folder: Path, lines: list[str]) -> list[tuple[str, int, str]]:
-    """Each line with its exit status and what it printed, as one shell session. Ports and processes are of this test alone."""
+    """Each line with its exit status and what it printed, as one shell session. The port is of this test alone."""
     port = free_port()
     bin_ = folder / "bin"
     bin_.mkdir()
     program = bin_ / "headwater"
-    mark = f"-X tutorial={port} -m pipeline.command run"  # by which `pgrep` finds this test's own
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -X tutorial={port} -m pipeline.command "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipeline.command "$@"\n')
     program.chmod(0o755)
     script = []
     for number, line in enumerate(lines):
-        own = line.replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace(
-            'pgrep -f "headwater run"', f'pgrep -f -- "{mark}"'
-        )
+        own = line.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
         if own.startswith("headwater init"):
             own += f" --listen 127.0.0.1:{port}"
         script.append(own)
@@ -55,7 +52,7 @@ def run(folder: Path, lines: list[str]) -> list[tuple[str, int, str]]:
     return [(lines[int(parts[i + 1])], int(parts[i + 2]), parts[i]) for i in range(0, len(parts) - 1, 3)]
 
 
-@pytest.mark.skipif(not all(map(shutil.which, NEEDED)), reason="needs a shell with curl and pgrep")
+@pytest.mark.skipif(not all(map(shutil.which, NEEDED)), reason="needs a shell with curl")
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda file: file.name)
 def test_the_tutorial_as_it_stands(tutorial: Path, tmp_path: Path) -> None:
     lines = commands(tutorial.read_text())
@@ -71,10 +68,10 @@ def test_the_tutorial_as_it_stands(tutorial: Path, tmp_path: Path) -> None:
     assert "climate (alert)" in said("headwater graph")
     assert "no problems" in said("headwater check")
     assert "2 tests, all passed" in said("headwater test")
-    assert '"Data received!"' in said("curl -s -d")
-    assert '"north":{"temperature":34.0' in said("curl -s http://127.0.0.1:8080/data")
-    assert said("curl -s http://127.0.0.1:8080/api/streams/valid/rows").count('"bed"') == 3
-    assert "5 min" in said("curl -s 'http://127.0.0.1:8080/api/alerts/why-not")
+    assert '"Data received!"' in said("curl -sw '\\n' -d")
+    assert '"north":{"temperature":34.0' in said("curl -sw '\\n' http://127.0.0.1:8080/data")
+    assert said("curl -sw '\\n' http://127.0.0.1:8080/api/streams/valid/rows").count('"bed"') == 3
+    assert "it fires at" in said("curl -sw '\\n' 'http://127.0.0.1:8080/api/alerts/why-not")
     assert "taken over after" in said("headwater reload")
-    assert '"state":"firing"' in said("curl -s 'http://127.0.0.1:8080/api/alerts?state=firing'")
+    assert '"state":"firing"' in said("curl -sw '\\n' 'http://127.0.0.1:8080/api/alerts?state=firing'")
     assert "climate" in said("headwater replay")

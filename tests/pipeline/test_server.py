@@ -175,7 +175,7 @@ async def test_after_the_start_routes_are_fixed() -> None:
 async def test_an_address_in_use_says_so() -> None:
     async with serving() as first:
         second = HttpServer(Settings(("127.0.0.1", first.port)))
-        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{first.port}"):
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{first.port}: another program has this port"):
             await second.start()
 
 
