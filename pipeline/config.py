@@ -220,7 +220,7 @@ def _other_file(path: Path) -> str:
     if path.exists() or not path.parent.is_dir():
         return ""
     near = nearest(path.name, [file.name for file in path.parent.glob("*.toml")])
-    return f' (did you mean "{path.with_name(near)}"?)' if near else ""
+    return f' (did you mean "{path.with_name(near)}"?)' if near else " (`headwater init` writes one to start from)"
 
 
 class _Reader:

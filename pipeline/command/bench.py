@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.command.usage import add_file, add_format
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -66,9 +68,18 @@ path = "out.ndjson"
 """
 
 
+EXAMPLES = (
+    "headwater bench",
+    "headwater bench pipeline.toml --format json",
+)
+STATUS = {
+    1: "the disk of the state folder cannot be written to",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+    add_file(parser)
+    add_format(parser, "text", "json")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
+
+from pipeline.command.usage import add_file, add_format
+
+EXAMPLES = (
+    "headwater check",
+    "headwater check pipeline.toml --format json",
+)
+STATUS = {
+    0: "no problems; there may be warnings",
+    2: "wrong usage, or a pipeline file with problems",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+    add_file(parser)
+    add_format(parser, "text", "json")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -8,13 +8,24 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+from pipeline.command.usage import add_format
+
 if TYPE_CHECKING:
     from pipeline.reference import Component, Setting
 
 
+EXAMPLES = (
+    "headwater components",
+    "headwater components window",
+)
+STATUS = {
+    2: "wrong usage, or there is no such component",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("type", nargs="?", metavar="TYPE", help='such as "window"; absent: a line for each')
-    parser.add_argument("--format", choices=("text", "json", "markdown"), default="text")
+    add_format(parser, "text", "json", "markdown")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.command.local import Silent, ask
+from pipeline.command.local import Silent, ask, can_be_asked, no_server
+from pipeline.command.usage import add_format
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -17,13 +18,24 @@ if TYPE_CHECKING:
 ANSWER_S = 600.0  # all letters there can be take a few seconds, on a slow disk a minute
 
 
+EXAMPLES = (
+    "headwater dead",
+    "headwater dead --node cloud --limit 10",
+    "headwater dead replay --node cloud",
+)
+STATUS = {
+    1: "replay: some could not be replayed, or no running pipeline answers",
+    3: "the state folder cannot be read",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [FILE] [--node N] [--limit N]\n       %(prog)s replay [FILE] (--all | --node N | ID …)"
     parser.add_argument("words", nargs="*", metavar="[replay] [FILE] [ID …]", help="FILE: default pipeline.toml")
     parser.add_argument("--node", help="only those of this source, operator or sink")
     parser.add_argument("--all", action="store_true", help="replay every one")
     parser.add_argument("--limit", type=int, default=100, help="list at most this many, the newest (default 100)")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+    add_format(parser, "text", "json")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -86,12 +98,8 @@ def _letters(folder: Path, graph: Graph, node: str | None, limit: int) -> list[d
 
 
 def _replay(config: Config, graph: Graph, asked: dict[str, Any], form: str) -> int:
-    if not any(node.kind == "sink" and node.type == "query_server" for node in config.nodes.values()):
-        print(
-            f"{config.path} has no query_server, which is what a running pipeline is asked through: add one, such as\n"
-            '    [sinks.local]\n    type = "query_server"\n    inputs = ["SOME_STREAM"]\nand start it again',
-            file=sys.stderr,
-        )
+    if not can_be_asked(config):
+        print(no_server(config), file=sys.stderr)
         return 2
     try:
         answer = ask(

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.command.usage import add_file, add_format
+
 if TYPE_CHECKING:
     import apsw
 
@@ -25,9 +27,20 @@ JUMP_S = 5.0  # a clock that is so much behind what it was has been set back
 TOLD = 20  # faults of the database that are shown
 
 
+EXAMPLES = (
+    "headwater doctor",
+    "headwater doctor --format json",
+)
+STATUS = {
+    0: "all is well",
+    1: "something needs a person",
+    3: "the database is damaged",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+    add_file(parser)
+    add_format(parser, "text", "json")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pipeline.command.usage import add_file, add_format
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +18,19 @@ if TYPE_CHECKING:
 BETWEEN_S = 2.0  # that a rate is measured over
 
 
+EXAMPLES = (
+    "headwater graph",
+    "headwater graph --format svg > graph.svg",
+    "headwater graph --live",
+)
+STATUS = {
+    1: "--live: no running pipeline answers",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
-    parser.add_argument("--format", choices=("text", "mermaid", "dot", "svg"), default="text")
+    add_file(parser)
+    add_format(parser, "text", "mermaid", "dot", "svg")
     parser.add_argument(
         "--live", action="store_true", help="ask the running pipeline, and show the rows a second of each node"
     )

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.command.usage import add_file, add_format
+
 if TYPE_CHECKING:
     from pipeline.config import Config
 
@@ -20,14 +22,25 @@ ANSWER_S = 10.0
 WHY = "the pipeline itself tells how it is"
 
 
+EXAMPLES = (
+    "headwater health",
+    "headwater health /home/pi/plant/pipeline.toml --ready",
+)
+STATUS = {
+    0: "all is well",
+    1: "it is not, or nothing answers",
+    2: "wrong usage, or [server] of the pipeline file is wrong",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
+    add_file(parser)
     parser.add_argument(
         "--ready",
         action="store_true",
         help="well is what takes readings, whatever else is wrong: a restart mends no cable",
     )
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+    add_format(parser, "text", "json")
 
 
 def main(options: argparse.Namespace) -> int:

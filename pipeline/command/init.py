@@ -28,8 +28,19 @@ class Answers(NamedTuple):
     listen: str
 
 
+EXAMPLES = (
+    "headwater init greenhouse --template greenhouse",
+    "headwater init . --name plant --listen 0.0.0.0:8080",
+    "headwater init --component operator mine",
+)
+STATUS = {
+    1: "a file cannot be written",
+    2: "wrong usage, or what is to be made is there already; nothing was written",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER")
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="where (default: here)")
     parser.add_argument("--template", choices=tuple(TEMPLATES), help="what to start from")
     parser.add_argument("--name", help="what the pipeline is called; default: the folder's name")
     parser.add_argument(

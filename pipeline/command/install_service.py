@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipeline.command.usage import add_file
+
 UNITS = Path("/etc/systemd/system")
 
 UNIT = """\
@@ -54,8 +56,17 @@ WantedBy=multi-user.target
 """
 
 
+EXAMPLES = (
+    "headwater install-service --print",
+    "sudo headwater install-service /home/pi/plant/pipeline.toml --user pi",
+)
+STATUS = {
+    1: "the unit cannot be written, or systemd refuses it",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
+    add_file(parser)
     parser.add_argument(
         "--user", default="", help="who it runs as; default: whoever asks, or with sudo who that is for"
     )

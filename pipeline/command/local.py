@@ -30,6 +30,7 @@ def ask(
 
     `why`: what it takes a running pipeline for. `refused`: another status than 200 is an answer, too (as of /health).
     """
+    from http.client import HTTPException
     from urllib import request
     from urllib.error import HTTPError
 
@@ -47,12 +48,33 @@ def ask(
     except HTTPError as error:
         if refused and error.headers.get_content_type() == "application/json":
             return json.loads(error.read())
-        raise Silent(f"{url(config)} answers {error.code}: {_said(error.read())}") from None
-    except (OSError, ValueError) as error:  # URLError is an OSError
+        raise Silent(f"{url(config)} answers {error.code}: {_said(error.read())}{_hint(config, error.code)}") from None
+    except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error
-        raise Silent(
-            f"nothing answers at {url(config)} ({reason}): {why}. Start it with `headwater run {config.path}`, then ask again"
-        ) from error
+        again = f"Start it with `headwater run {config.path}`, then ask again"
+        way_out = again if can_be_asked(config) else no_server(config)
+        raise Silent(f"nothing answers at {url(config)} ({reason}): {why}. {way_out}") from error
+
+
+def can_be_asked(config: Config) -> bool:
+    """Or so it seems, where only [server] was read."""
+    return not config.nodes or any(
+        node.kind == "sink" and node.type == "query_server" for node in config.nodes.values()
+    )
+
+
+def no_server(config: Config) -> str:
+    return (
+        f"{config.path} has no query_server, which is what a running pipeline is asked through: add one, such as\n"
+        '    [sinks.local]\n    type = "query_server"\n    inputs = ["SOME_STREAM"]\nand start it again'
+    )
+
+
+def _hint(config: Config, code: int) -> str:
+    """What a refusal may come of."""
+    if code in (401, 403):
+        return f" (the token that {config.path} gives under [server] is not the one of the pipeline that runs there)"
+    return f". {no_server(config)}" if code == 404 and not can_be_asked(config) else ""
 
 
 def _said(body: bytes) -> str:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipeline.command.usage import add_format
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,6 +20,17 @@ if TYPE_CHECKING:
     from pipeline.graph import Graph
 
 WIDEST = 60  # characters of a column of the table
+
+
+EXAMPLES = (
+    "headwater query ten_seconds --key s1 --from -1h",
+    "headwater query ten_seconds --from -1d --format csv > day.csv",
+    'headwater query --sql "SELECT id, max(most) FROM ten_seconds GROUP BY id"',
+)
+STATUS = {
+    2: "wrong usage, a pipeline file with problems, or a question that cannot be answered",
+    3: "there is no history, or it cannot be read",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="at most so many rows (default: the 100 newest; with --sql 10,000)")
     parser.add_argument("--points", type=int, help="instead of --limit: the rows that a chart so wide needs")
     parser.add_argument("--revisions", choices=("newest", "all"), default="newest", help="of corrected windows")
-    parser.add_argument("--format", choices=("table", "csv", "json", "arrow"), default="table")
+    add_format(parser, "table", "csv", "json", "arrow")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pipeline.command.usage import add_file
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -16,8 +17,18 @@ LOOK_S = 0.05
 WHY = "a reload is asked of the running pipeline"
 
 
+EXAMPLES = (
+    "headwater reload --plan",
+    "headwater reload",
+)
+STATUS = {
+    0: "the changed file has taken over; with --plan: it could",
+    1: "no running pipeline answers or it refuses, or the changed file has failed and the one before runs",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
+    add_file(parser)
     parser.add_argument("--plan", action="store_true", help="only show what it would change")
 
 

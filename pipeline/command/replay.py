@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.command.usage import add_file, add_format
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -21,9 +23,21 @@ SHOWN = 40  # differences of a kind that are shown as text
 WEEK = 7 * 86_400_000_000_000
 
 
+EXAMPLES = (
+    "headwater replay --from -7d",
+    'headwater replay --from -7d --set operators.hot.when="value > 80"',
+    'headwater replay --from -7d --sweep operators.hot.when="value > {x}" --values 70..90:5',
+)
+STATUS = {
+    1: "with --fail-on-difference: an alert would come, go or move",
+    2: "wrong usage, a pipeline file with problems, or nothing that could be replayed",
+    3: "there is no history, or it cannot be read",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
+    add_file(parser)
     add("--from", dest="start", metavar="T", help="from this time on: 2026-01-31T12:00:00Z, -1d (absent: all)")
     add("--to", dest="end", metavar="T", help="before this time")
     add(
@@ -50,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--sweep", metavar="PATH=VALUE", help="a setting with {x} in it, in whose place each of --values is tried")
     add("--values", metavar="LIST", help="28,30,32 or a range, 28..36:2")
-    add("--format", choices=("text", "json"), default="text")
+    add_format(parser, "text", "json")
     add("--fail-on-difference", action="store_true", help="exit with 1 if the alerts differ")
 
 

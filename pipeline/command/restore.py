@@ -8,62 +8,55 @@ import shutil
 import sys
 from pathlib import Path
 
+from pipeline.command.usage import PERSON, WRONG, add_file
+
+EXAMPLES = ("headwater restore --from /media/stick/plant.db",)
+STATUS = {
+    1: "the state folder cannot be written to",
+    2: "wrong usage, a pipeline file with problems, no good copy, or a state that is there already; nothing was written",
+    3: "the state folder is in use",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
+    add_file(parser)
     parser.add_argument(
         "--from", required=True, type=Path, metavar="COPY", dest="copy", help="made by headwater backup"
     )
 
 
 def main(options: argparse.Namespace) -> int:
+    from pipeline.command.copies import NoCopy, keep, look_at
     from pipeline.journal import look
     from pipeline.journal.commit import StateInUse, lock
     from pipeline.run import check
 
     config, _ = check(options.file)
     folder = config.pipeline.state
-    if wrong := _wrong(options.copy):
-        print(f"{options.copy}: {wrong}", file=sys.stderr)
-        return 2
+    try:
+        copied = look_at(options.copy)
+    except NoCopy as error:
+        print(f"{options.copy}: {error}", file=sys.stderr)
+        return WRONG
     if look.database(folder).exists():
         print(f"{folder} has a database already: move it away first; nothing was written", file=sys.stderr)
-        return 2
+        return WRONG
     try:
         held = lock(folder)
     except StateInUse as error:
         print(error, file=sys.stderr)
-        return 3
+        return PERSON
+    database = look.database(folder)
+    half = database.with_name(database.name + ".part")
     try:
-        _place(options.copy, look.database(folder))
+        shutil.copyfile(options.copy, half)
+        keep(half, database)
+    except OSError:
+        half.unlink(missing_ok=True)
+        raise
     finally:
         os.close(held)
     print(f"{folder}: restored; `headwater run {options.file}` goes on where the copy was made")
+    if copied != config.pipeline.name:
+        print(f'note: the copy was made of "{copied}", {options.file} is "{config.pipeline.name}"')
     return 0
-
-
-def _wrong(copy: Path) -> str:
-    """Why it is no copy that could be used; nothing if it is."""
-    import apsw
-
-    if not copy.is_file():
-        return "there is no such file"
-    try:
-        db = apsw.Connection(str(copy), flags=apsw.SQLITE_OPEN_READONLY)
-        ((found,),) = db.execute("PRAGMA quick_check(1)")
-        db.execute("SELECT 1 FROM meta WHERE name = 'pipeline'")
-    except apsw.Error as error:
-        return f"no backup of a pipeline ({error})"
-    return "" if found == "ok" else f"damaged: {found}"
-
-
-def _place(copy: Path, database: Path) -> None:
-    """All of it or nothing, also at a power cut."""
-    half = database.with_name(database.name + ".part")
-    shutil.copyfile(copy, half)
-    with half.open("rb") as data:
-        os.fsync(data.fileno())
-    half.rename(database)
-    folder = os.open(database.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.command import watched
 from pipeline.command.log import say, set_up
+from pipeline.command.usage import add_file
 
 log = logging.getLogger("headwater")
 
@@ -26,8 +27,19 @@ if TYPE_CHECKING:
     from pipeline.run import Pipeline
 
 
+EXAMPLES = (
+    "headwater run",
+    "headwater run greenhouse/pipeline.toml --log json",
+)
+STATUS = {
+    0: "it was stopped (SIGTERM, Ctrl-C), or its finite sources have ended",
+    1: "it failed while it ran",
+    3: "the state folder is in use, or its database is damaged or of a later version",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
+    add_file(parser)
     parser.add_argument("--log", choices=("text", "json"), default="text", help="form of the log, on standard error")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is normal, too")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar for finite input")

@@ -6,6 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
+EXAMPLES = ("headwater schema --output pipeline.schema.json",)
+STATUS = {
+    1: "the file cannot be written",
+    2: "wrong usage",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="write it there instead of printing it")

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.command.usage import add_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -18,16 +20,29 @@ if TYPE_CHECKING:
 LOOK_S = 0.3  # --watch looks at the files this often
 
 
+EXAMPLES = (
+    "headwater test",
+    'headwater test --name "a fan that stops" --coverage',
+    'headwater test --record "this morning" --from -2h --keys fan --append',
+)
+STATUS = {
+    0: "all tests have passed",
+    1: "a test has failed, or the results cannot be written",
+    2: "wrong usage, or a pipeline file or a test with problems",
+    3: "--record: there is no history, or it cannot be read",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("file", nargs="?", default="pipeline.toml", type=Path, metavar="FILE")
+    add_file(parser)
     add("--name", help="only the test of this name")
     add("--watch", action="store_true", help="again whenever the file, or one that it names, has changed")
     add("--junit", type=Path, metavar="PATH", help="write the results as JUnit XML, too")
     add("--coverage", action="store_true", help="tell which conditions never held, or never failed to, in any test")
     add("--record", metavar="NAME", help="make a test of what was recorded --from … --to …, and print it")
-    add("--from", dest="start", metavar="T", help="2026-01-31T12:00:00Z, -2h")
-    add("--to", dest="end", metavar="T")
+    add("--from", dest="start", metavar="T", help="from this time on: 2026-01-31T12:00:00Z, -2h")
+    add("--to", dest="end", metavar="T", help="before this time (now)")
     add("--keys", help="only these, with commas")
     add("--append", action="store_true", help="put the recorded test at the end of the file instead")
 

@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import apsw
 import pytest
 import pytest_asyncio
 
+from pipeline.journal.schema import FORMAT
 from tests.device import Device, free_port
 
 PIPELINE = """
@@ -98,7 +100,7 @@ async def test_nothing_is_overwritten(tmp_path: Path, http: aiohttp.ClientSessio
     copy = tmp_path / "copy.db"
     async with device_in(tmp_path / "one") as one:
         assert await headwater("backup", str(one.file), "--to", str(copy)) == (
-            1,
+            3,
             f"{one.file.parent / 'state'} has no database: nothing has run here yet\n",
         )
         await one.start(http)
@@ -127,3 +129,47 @@ async def test_what_is_no_copy_is_refused(tmp_path: Path, http: aiohttp.ClientSe
     status, said = await headwater("restore", str(device.file), "--from", str(copy))
     assert status == 2, said
     assert not (device.file.parent / "state").exists()
+
+
+async def test_where_a_copy_cannot_be(tmp_path: Path) -> None:
+    """A folder, or a place in none: said before anything is read."""
+    file = device_in(tmp_path / "one").file
+    assert await headwater("backup", str(file), "--to", str(tmp_path)) == (
+        2,
+        f"{tmp_path} is a folder: name the file to make in it; nothing was written\n",
+    )
+    status, said = await headwater("backup", str(file), "--to", str(tmp_path / "stick" / "copy.db"))
+    assert (status, "which is no folder" in said) == (2, True)
+    status, said = await headwater("restore", str(file), "--from", str(tmp_path))
+    assert (status, "is a folder: name the file" in said) == (2, True)
+
+
+async def test_a_copy_of_another_time(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """Of a later version it is refused; of another pipeline it is taken, and that is told."""
+    copy = tmp_path / "copy.db"
+    async with device_in(tmp_path / "one") as one:
+        await one.start(http)
+        assert (await headwater("backup", str(one.file), "--to", str(copy)))[0] == 0
+        await one.end()
+    two = device_in(tmp_path / "two")
+    two.file.write_text(two.file.read_text().replace('name = "kept"', 'name = "other"'))
+    db = apsw.Connection(str(copy))
+    db.pragma("user_version", FORMAT + 1)
+    status, said = await headwater("restore", str(two.file), "--from", str(copy))
+    assert (status, f"made by a later Headwater (format {FORMAT + 1}" in said) == (2, True)
+    db.pragma("user_version", FORMAT)
+    db.close()
+    status, said = await headwater("restore", str(two.file), "--from", str(copy))
+    assert (status, 'the copy was made of "kept"' in said) == (0, True)
+    async with two:
+        await two.start(http)
+        assert await two.end() == 0
+
+
+async def test_a_damaged_database_is_not_copied(tmp_path: Path) -> None:
+    file, copy = device_in(tmp_path / "one").file, tmp_path / "copy.db"
+    (file.parent / "state").mkdir()
+    (file.parent / "state" / "headwater.db").write_bytes(b"no database" * 1000)
+    status, said = await headwater("backup", str(file), "--to", str(copy))
+    assert (status, "the database is damaged" in said) == (3, True)
+    assert not [f for f in tmp_path.iterdir() if f.name.startswith("copy")]

@@ -79,7 +79,7 @@ def test_the_name_is_the_folder_s(tmp_path: Path) -> None:
     [
         (["--name", "no name"], "is not a name"),
         (["--listen", "nowhere"], "is not an address"),
-        (["--template", "grenhouse"], "invalid choice"),
+        (["--template", "grenhouse"], 'did you mean "greenhouse"'),
     ],
 )
 def test_wrong_answers_write_nothing(tmp_path: Path, words: list[str], said: str) -> None:

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from pipeline.command.__main__ import main
+from tests.device import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -332,7 +333,7 @@ inputs = ["oven", "overheat"]
 def oven(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     """A pipeline that has run: `a` was too hot from 5 to 9, `b` never."""
     file = tmp_path / "pipeline.toml"
-    file.write_text(RECORDED)
+    file.write_text(RECORDED + f'\n[server]\nlisten = "127.0.0.1:{free_port()}"\n')
     notes = {4: 'open "x'}
     warm = [f"a,{1_769_860_800 + i},{33 if 5 <= i < 9 else 20},{notes.get(i, '')}" for i in range(20)]
     cool = [f"b,{1_769_860_800 + i - 1},21.5," for i in range(20)]
