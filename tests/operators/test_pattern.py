@@ -154,10 +154,10 @@ def attempt(sequence: list[dict[str, Any]], events: list[Any], began: int, known
             if event is None or event[1] > until:
                 return None
             at += 1
-            if event[2] == step.get("is"):
+            if "is" in step and event[2] == step["is"]:  # a missing value is neither
                 now, last = event[1], at - 1
                 break
-            if event[2] == step.get("not"):
+            if "not" in step and event[2] == step["not"]:
                 return None
     return Found(now, start, key, last, began)
 
