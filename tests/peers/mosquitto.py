@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
@@ -106,6 +107,18 @@ class Mosquitto:
                 return
             await asyncio.sleep(0.01)
         raise AssertionError(f"mosquitto did not say {text!r}: {self.log()[-2000:]}")
+
+    async def settled(self, client: str) -> None:
+        """Returns once it has every answer to what it has sent to a client with QoS 1 and 2; if that comes soon. With a
+        message of QoS 2 that waits for its last answer when it is restarted mosquitto 2.0.11 begins anew, as MQTT forbids.
+        """
+        sent = re.compile(rf"Sending PUBLISH to {client} \(d0, q[12]")
+        answers = re.compile(rf"Received (?:PUBACK|PUBCOMP) from {client} ")
+        for _ in range(500):
+            log = self.log()
+            if len(sent.findall(log)) == len(answers.findall(log)):
+                return
+            await asyncio.sleep(0.01)
 
 
 def certificate(folder: Path, name: str = "localhost") -> None:

@@ -185,6 +185,7 @@ async def test_a_broker_that_restarts_is_found_again(tmp_path: Path, qos: int) -
         async with Paho(broker.port) as paho:
             await paho.publish(numbered(50), qos)
             assert await there.numbers(50) == list(range(50))
+        await broker.settled("headwater-greenhouse-sensors")
         await broker.stop()
         said = await there.trouble(bool)
         assert said.startswith(f"sensors: {broker.url}: ")

@@ -34,6 +34,7 @@ class MqttRig(SourceRig):
 
     async def stop(self) -> None:
         if self.broker is not None:
+            await self.broker.settled("headwater-contract-given")
             await self.broker.stop(signal.SIGTERM)  # at SIGKILL it loses what it has not saved, and that is its own
 
     def _settings(self, port: int | None, password: str) -> str:
