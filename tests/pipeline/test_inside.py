@@ -109,7 +109,8 @@ async def test_a_running_pipeline_tells(tmp_path: Path) -> None:
         "task source readings",
         "thread writer",
     ):
-        assert line in written.splitlines()
+        # Another test's store may still have a writer, too: "thread writer (2 times)".
+        assert any(told == line or told.startswith(f"{line} (") for told in written.splitlines())
     assert "hush" not in json.dumps(found) + written
 
 
