@@ -6,8 +6,14 @@ import argparse
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.command import vscode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TEMPLATES = {
     "blank": "one source, one window, nothing else",
@@ -47,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--listen", metavar="HOST:PORT", help=f"where it answers; default {LOOPBACK}: this machine alone"
     )
     parser.add_argument(
+        "--vscode",
+        action="store_true",
+        help="also tasks for Visual Studio Code; these alone where there is a pipeline.toml",
+    )
+    parser.add_argument(
         "--component",
         nargs=2,
         metavar=("KIND", "NAME"),
@@ -56,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     if options.component:
-        if options.template or options.name or options.listen:
+        if options.template or options.name or options.listen or options.vscode:
             print("headwater init: --component takes a FOLDER, and nothing else", file=sys.stderr)
             return 2
         from pipeline.command import skeleton
@@ -65,9 +76,14 @@ def main(options: argparse.Namespace) -> int:
         return skeleton.make(kind, name, options.folder)
     options.folder = options.folder or Path()
     file = options.folder / "pipeline.toml"
-    if file.exists():
-        print(f"{file} is there already; nothing was written", file=sys.stderr)
+    there = vscode.there_already(options.folder) if options.vscode else []
+    if file.exists() and not options.vscode:
+        there = [file]
+    if there:
+        print(f"{there[0]} is there already; nothing was written", file=sys.stderr)
         return 2
+    if file.exists():
+        return _told(partial(vscode.write, options.folder))
     try:
         answers = _answers(options)
     except (EOFError, KeyboardInterrupt):
@@ -76,12 +92,18 @@ def main(options: argparse.Namespace) -> int:
     if wrong := _wrong(answers):
         print(wrong, file=sys.stderr)
         return 2
+    status = _told(partial(_write, file, answers))
+    return _told(partial(vscode.write, options.folder)) if options.vscode and status == 0 else status
+
+
+def _told(write: Callable[[], list[str]]) -> int:
+    """Writes, and prints what is told of it; the exit status."""
     try:
-        _write(file, answers)
+        told = write()
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return 1
-    print("\n".join(_next(file, answers)))
+    print("\n".join(told))
     return 0
 
 
@@ -128,13 +150,15 @@ def _wrong(answers: Answers) -> str:
 # --- what is written ---
 
 
-def _write(file: Path, answers: Answers) -> None:
+def _write(file: Path, answers: Answers) -> list[str]:
+    """The pipeline file and its schema; what was made, and what to do with it."""
     from pipeline.command.schema import schema_text
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("x", encoding="utf-8") as out:
         out.write(_filled(answers))
     (file.parent / "pipeline.schema.json").write_text(schema_text() + "\n", encoding="utf-8")
+    return _next(file, answers)
 
 
 def _filled(answers: Answers) -> str:
