@@ -125,7 +125,8 @@ class Cells:
         return {name: column[slots] for name, column in self.columns.items()}
 
     def restore(self, columns: Mapping[str, Array]) -> None:
-        """Back to what `snapshot` gave."""
+        """Back to what `snapshot` gave, also from a later moment: none of these cells is past yet."""
+        self.oldest = NEVER
         self._anew(len(columns["window"]))
         self._put(columns)
 

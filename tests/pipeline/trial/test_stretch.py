@@ -182,6 +182,21 @@ def test_a_stretch_gives_what_the_engine_gives(
             assert repr(quick.came[node]) == repr(slow.came[node]), node
 
 
+PATIENT = HEAD.replace('"5 s"', '"1 min"').replace('"2 s"', '"1 s"')
+
+
+def test_a_window_that_takes_late_readings_is_taken_back_whole(tmp_path: Path) -> None:
+    """A step on trial comes to where the window is past, and is taken back: a late reading still corrects it."""
+    config = made(tmp_path, {"late": OPERATORS["late"].replace('"4 s"', '"10 s"').replace('"6 s"', '"8 s"')}, PATIENT)
+    came = [(2, 2), (7, 7), (12, 12), (14, 6), (17, 17), (20, 20), (22, 5), (23, 23)]
+    rows = [{"at": f"{at} s", "ts": f"{ts} s", "id": "a", "open": True, "value": 1} for at, ts in came]
+    block = block_of(config, rows, "25 s")
+    quick = Result(block)
+    assert stretch.run(config, block, quick)
+    assert [(row["n"], row["revision"]) for row in quick.came["late"]] == [(2, 0), (3, 1), (2, 0)]
+    assert quick.came == by_engine(config, block).came
+
+
 MINUTES = [{"at": f"{60 * i} s", "id": "a", "open": False, "value": float(i % 50)} for i in range(2_000)]
 
 
