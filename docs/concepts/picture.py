@@ -6,7 +6,8 @@ from html import escape
 
 STYLE = """
 svg { font: 12px system-ui, "Segoe UI", Roboto, sans-serif }
-.ground { fill: #fff; stroke: #d5dce3 } .text { fill: #16202b } .muted { fill: #52606d } .strong { font-weight: 600 }
+.ground { fill: #fff; stroke: #d5dce3 } .text { fill: #16202b } .muted { fill: #52606d }
+.strong { font-weight: 600 } .ground-text { fill: #fff }
 .axis { stroke: #8895a2 } .grid { stroke: #e3e8ed } .band { fill: #f1f4f7 } .dash { stroke-dasharray: 4 3 }
 .main { stroke: #0b63c5 } .f-main { fill: #0b63c5 } .p-main { fill: #d3e4f8 }
 .good { stroke: #146c43 } .f-good { fill: #146c43 }
@@ -15,6 +16,7 @@ svg { font: 12px system-ui, "Segoe UI", Roboto, sans-serif }
 .p-good { fill: #d5ecdf } .half { fill-opacity: .75 } .line { fill: none; stroke-width: 1.8 }
 @media (prefers-color-scheme: dark) {
 .ground { fill: #18212a; stroke: #2e3a46 } .text { fill: #e6edf3 } .muted { fill: #9fb0c0 }
+.ground-text { fill: #18212a }
 .axis { stroke: #7c8b99 } .grid { stroke: #26313c } .band { fill: #1e2933 }
 .main { stroke: #6cb6ff } .f-main { fill: #6cb6ff } .p-main { fill: #1d3b5c }
 .good { stroke: #6fd39b } .f-good { fill: #6fd39b }
@@ -23,6 +25,8 @@ svg { font: 12px system-ui, "Segoe UI", Roboto, sans-serif }
 .p-good { fill: #173d2a }
 }
 """.strip()
+
+WIDTH = 760
 
 
 class Scale:

@@ -47,6 +47,7 @@ class Step:
 class Story:
     block: Block
     steps: dict[str, list[Step]]  # by stream
+    arrived: list[dict[str, Any]]  # behind the sink
 
     def rows(self, stream: str) -> list[dict[str, Any]]:
         """With `clock`: when it came."""
@@ -60,8 +61,8 @@ def pipelines(page: Path) -> dict[str, str]:
     return {found[1]: text for found, text in named if found}
 
 
-def told(text: str, streams: list[str], files: dict[str, str] | None = None) -> Story:
-    """Run the pipeline's first test. It must pass."""
+def told(text: str, streams: list[str], files: dict[str, str] | None = None, sink: str | None = None) -> Story:
+    """Run the pipeline's first test. It must pass. `sink`: what arrived behind it is wanted, too."""
     with tempfile.TemporaryDirectory(prefix="headwater-picture-") as name:
         folder = Path(name)
         for path, content in (files or {}).items():
@@ -79,11 +80,12 @@ def told(text: str, streams: list[str], files: dict[str, str] | None = None) -> 
         block = blocks[0]
         result = life.run(config, block)
         assert not differences(result), "\n".join(differences(result))
-        for stream in streams:
-            block.expect.setdefault(stream, [])
+        for node in [*streams, *([sink] if sink else [])]:
+            block.expect.setdefault(node, [])
         (folder / "seen.ndjson").unlink()
         result = life.run(config, block)
-        return Story(block, _steps(folder / "seen.ndjson", result.came, block.start, streams))
+        steps = _steps(folder / "seen.ndjson", result.came, block.start, streams)
+        return Story(block, steps, [_after(row, block.start) for row in result.came[sink]] if sink else [])
 
 
 def _steps(file: Path, came: dict[str, list[dict[str, Any]]], start: int, streams: list[str]) -> dict[str, list[Step]]:
