@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reactivex.subject import Subject
 
-from benchmarks import history
+from benchmarks import history, own_operator
 from benchmarks.each_operator import (
     GOAL_ROWS,
     KEYS,
@@ -22,11 +23,13 @@ from benchmarks.each_operator import (
     chosen,
     make,
     missed,
+    readings,
     stepping,
     tables,
 )
 from pipeline import registry
-from pipeline.frame import KeyTable
+from pipeline.component import Operator
+from pipeline.frame import Frame, KeyTable
 
 
 def test_every_operator_has_a_row() -> None:
@@ -97,3 +100,25 @@ def test_its_readings_are_the_same_each_time_and_in_order() -> None:
         assert len(minute.time) == history.A_MINUTE
         assert (np.diff(minute.time) >= 0).all()
         assert (np.bincount(minute.key) == [60] * history.FAST + [1] * history.SLOW).all()
+
+
+def test_an_operator_of_ones_own_is_measured_doing_the_same_work(tmp_path: Path) -> None:
+    """By columns and reading by reading it gives the same rates."""
+    frames = readings(10).frames(0, 2_000, 64)
+    told = []
+    with own_operator.installed():
+        for row in (own_operator.COLUMNS, own_operator.BY_ITEMS):
+            operator = make(row, KeyTable(f"s{code:06}" for code in range(10)), tmp_path)
+            told.append([rate for frame in frames for rate in _through(operator, frame)["temperature_rate"].tolist()])
+    assert len(told[0]) == 2_000
+    assert [rate is None for rate in told[0]] == [rate is None for rate in told[1]]
+    assert sum(rate is None for rate in told[0]) < 200
+    assert [rate for rate in told[0] if rate is not None] == pytest.approx([r for r in told[1] if r is not None])
+
+
+def _through(operator: Operator, frame: Frame) -> Frame:
+    came: list[Frame] = []
+    inlet: Subject[Frame] = Subject()
+    operator(inlet).subscribe(came.append)
+    inlet.on_next(frame)
+    return came[0]
