@@ -188,6 +188,7 @@ _COMPARE: dict[type[ast.cmpop], Any] = {
 }
 _MIRRORED = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE, ast.Eq: ast.Eq, ast.NotEq: ast.NotEq}
 _CONSTANTS = {"true": True, "false": False}
+_NOTHING = "missing"  # as one side of an `if`; a field of that name is the field
 _WORDS = {ast.BitAnd: "and", ast.BitOr: "or"}
 
 
@@ -229,7 +230,7 @@ class _Compiler:
                     return False
             elif isinstance(inner, ast.Name):
                 names.add(inner)
-        return {name.id for name in names - calls} - set(_CONSTANTS) == {key}
+        return {name.id for name in names - calls} - {*_CONSTANTS, _NOTHING} == {key}
 
     # --- leaves ---
 
@@ -249,7 +250,7 @@ class _Compiler:
             if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
                 raise ExpressionError("a text holds half a character (a lone surrogate)")
             return literal("string", value)
-        hint = "; is_missing(x) tells whether x is missing" if value is None else ""
+        hint = "; write `missing` as one side of an `if`, and is_missing(x) to compare" if value is None else ""
         raise ExpressionError(f'"{_shown(node)}" is not allowed in an expression{hint}')
 
     def _name(self, node: ast.Name) -> Part:
@@ -269,6 +270,8 @@ class _Compiler:
             return event_time()
         if name in _CONSTANTS:
             return literal("bool", _CONSTANTS[name])
+        if name.lower() in (_NOTHING, "null", "none"):
+            raise ExpressionError(f'"{name}": write `missing` as one side of an `if`, and is_missing(x) to compare')
         known = self.schema.names()
         raise ExpressionError(
             f'"{name}" is not a field of the input{did_you_mean(name, known)}; it has {", ".join(known)}'
@@ -295,12 +298,21 @@ class _Compiler:
 
     def _ifexp(self, node: ast.IfExp) -> Part:
         test = self._needs(node.test, "bool")
-        yes, no = self.compile(node.body), self.compile(node.orelse)
+        if self._is_nothing(node.body):
+            no = self.compile(node.orelse)
+            return parts.choose(test, parts.missing(no.kind), no, no.kind)
+        yes = self.compile(node.body)
+        if self._is_nothing(node.orelse):
+            return parts.choose(test, yes, parts.missing(yes.kind), yes.kind)
+        no = self.compile(node.orelse)
         if yes.kind == no.kind:
             return parts.choose(test, yes, no, yes.kind)
         if yes.kind in NUMBERS and no.kind in NUMBERS:
             return parts.choose(test, yes, no, "float")
         raise ExpressionError(f'"{_shown(node)}" gives {_a(yes.kind)} or {_a(no.kind)}: both sides must be of one kind')
+
+    def _is_nothing(self, node: ast.AST) -> bool:
+        return isinstance(node, ast.Name) and node.id == _NOTHING and node.id not in self.schema.names()
 
     # --- comparison ---
 

@@ -274,7 +274,7 @@ class _Reader:
                 self.wrong((*where, field_), "a field holds no date: write it as text")
             else:
                 reading[field_] = value
-        if time is not None and time not in row:
+        if time is not None and (time == "at" or time not in row):  # a time called "at" is both
             reading[time] = self._in_unit(name, self.start + at)
         if source.given(reading) is None:
             self.wrong(where, f'"{name}" cannot be given readings by a test')

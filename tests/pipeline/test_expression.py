@@ -180,6 +180,17 @@ def chosen(test: Made, a: Made, b: Made) -> Made:
     return Made(f"({a.text} if {test.text} else {b.text})", kind, run)
 
 
+def half(test: Made, a: Made, first: bool) -> Made:
+    """One side of an `if` is missing."""
+    nothing = Made("missing", a.kind, lambda _: None)
+
+    def run(row: Row) -> Any:
+        return a.of(row) if test.of(row) is first else None
+
+    two = (a, nothing) if first else (nothing, a)
+    return Made(f"({two[0].text} if {test.text} else {two[1].text})", a.kind, run)
+
+
 def coalesced(a: Made, b: Made) -> Made:
     made = chosen(Made("", "bool", lambda row: a.of(row) is not None), a, b)
     return made._replace(text=f"coalesce({a.text}, {b.text})")
@@ -297,6 +308,7 @@ numbers: st.SearchStrategy[Made] = st.deferred(
         st.builds(calculated, numbers, st.sampled_from(list(ARITHMETIC)), numbers),
         st.builds(extreme, st.sampled_from(["min", "max"]), numbers, numbers),
         st.builds(chosen, truths, numbers, numbers),
+        st.builds(half, truths, numbers, st.booleans()),
         st.builds(coalesced, numbers, numbers),
         numbers.map(lambda a: lifted(a.kind, f"(-{a.text})", operator.neg, a)),
         numbers.map(lambda a: lifted(a.kind, f"abs({a.text})", abs, a)),
@@ -349,6 +361,7 @@ truths: st.SearchStrategy[Made] = st.deferred(
         st.sampled_from([Made("true", "bool", lambda _: True), Made("False", "bool", lambda _: False)]),
         st.builds(compared, numbers, signs, numbers),
         st.builds(compared, texts, signs, texts),
+        st.builds(half, truths, truths, st.booleans()),
         st.builds(chained, numbers, signs, numbers, signs, numbers),
         st.builds(joined, truths, st.sampled_from(["and", "or"]), truths),
         truths.map(lambda a: lifted("bool", f"(not {a.text})", operator.not_, a)),
@@ -840,6 +853,18 @@ def test_every_function_is_in_the_docs() -> None:
     for call in calls:
         Node(call.replace("(t)", "(start)"), KeyTable())
     assert {call.partition("(")[0] for call in calls} == set(FUNCTIONS)
+
+
+def test_one_side_of_an_if_may_be_missing() -> None:
+    """Hysteresis in one line: between the limits nothing is said. Elsewhere the word is a mistake, with the way out."""
+    readings = frame([ROW | {"x": x} for x in (20.0, 26.0, 30.0)], KeyTable())
+    on = compile_expression("true if x > 28 else false if x < 25 else missing", SCHEMA)
+    assert (on.kind, on.optional, on(readings).tolist()) == ("bool", True, [False, None, True])
+    for wrong in ("x == missing", "missing", "missing if x > 1 else missing", "null if x > 1 else x", "x is None"):
+        with pytest.raises(ExpressionError, match=r"is_missing\(x\)"):
+            compile_expression(wrong, SCHEMA)
+    named = Schema("id", {"missing": Field("float")})
+    assert not compile_expression("1.0 if true else missing", named).optional, "a field of that name is the field"
 
 
 def test_a_constant_is_always_missing() -> None:
