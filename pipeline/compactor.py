@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import apsw
@@ -41,21 +41,30 @@ class Compactor:
     async def run(self) -> None:
         """Until cancelled. What goes wrong with the disk is tried again the next time."""
         commits = -1
+        await self._tried(self.begin)
         while True:
             await asyncio.sleep(EVERY_S)
             if self.store.commits == commits:
                 continue  # nothing has come
-            try:
-                await self.work()
-            except (apsw.Error, OSError) as error:
-                log.warning("the history could not be rearranged, trying again later: %s", error)
+            await self._tried(self.work)
             commits = self.store.commits
+
+    async def _tried(self, do: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await do()
+        except (apsw.Error, OSError) as error:
+            log.warning("the history could not be rearranged, trying again later: %s", error)
+
+    async def begin(self) -> None:
+        """Rollups are known from the start: they can be asked for before the first piece of work."""
+        if self.rollups:
+            await self.store.write(lambda db: rollup.register(db, self.rollups))
 
     async def work(self) -> None:
         """All that there is to do now."""
         levels: list[tuple[str, int]] = []
+        await self.begin()
         if self.rollups:
-            await self.store.write(lambda db: rollup.register(db, self.rollups))
             known = await self.store.read(rollup.known)
             levels = [(level.name, self.keys(stream)) for stream in self.rollups for level in known.of(stream)]
         for stream, keys in [*((stream, self.keys(stream)) for stream in self.streams), *levels]:
