@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from reactivex.subject import Subject
 
-from benchmarks import history, own_operator
+from benchmarks import history, own_operator, startup
 from benchmarks.each_operator import (
     GOAL_ROWS,
     KEYS,
@@ -122,3 +122,17 @@ def _through(operator: Operator, frame: Frame) -> Frame:
     operator(inlet).subscribe(came.append)
     inlet.on_next(frame)
     return came[0]
+
+
+@pytest.mark.parametrize("name", startup.STARTED)
+def test_a_start_is_measured(name: str) -> None:
+    """Each of what is compared starts, answers and takes its readings."""
+    found = startup.start(startup.STARTED[name])
+    assert min(found.ready, found.loaded) > 5
+    assert found.cpu > 0
+
+
+def test_imports_are_counted_by_package() -> None:
+    took = startup.imports(startup.MINIMAL)
+    assert {"headwater", "standard library", "aiohttp", "numpy"} <= took.keys()
+    assert startup.package("operators.window") == startup.package("pipeline") == "headwater"

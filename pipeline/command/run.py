@@ -50,9 +50,7 @@ def main(options: argparse.Namespace) -> int:
 
     set_up(options.log, verbose=options.verbose)
     config, graph = check(options.file)
-    # Frames and rows are freed by reference counts; what start-up made is never garbage.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    gc.freeze()  # what start-up made is never garbage
     with asyncio.Runner(loop_factory=_loop_factory(graph)) as runner:
         run = _Run(options.file, config, graph, show_progress=sys.stderr.isatty() and not options.no_progress)
         return runner.run(run.until_it_ends())
