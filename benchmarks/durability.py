@@ -1,8 +1,9 @@
-"""What durability costs: `python benchmarks/durability.py [commit|recovery|fsync ...]`, all three without a word.
+"""What durability costs: `python benchmarks/durability.py [commit|recovery|fsync|flash ...]`, the first three without a word.
 
 commit    time, bytes written and fsyncs of one commit, by readings in it and keys there are: flat in keys
 recovery  from the start of a killed pipeline until it is ready, by the steps in its journal
 fsync     fsyncs and commits a second at 1, 100 and 10,000 readings a second
+flash     bytes written by `[pipeline] commit`, with 10 sensors that send once a second each (two minutes, all at once)
 
 The whole engine runs in this process: source, codec, window, alert, history; an SQLite VFS beneath counts. `probe` is one
 write of 4 kB with fsync to a file in the same folder, for comparison with another disk.
@@ -32,6 +33,7 @@ PIPELINE = """
 name = "durability"
 state = "state"
 durability = "{durability}"
+commit = "{commit}"
 max_keys = 200000
 
 [server]
@@ -65,8 +67,9 @@ DURABILITIES = ("power", "process")
 class Counted(apsw.VFS):
     """The system's files, counted."""
 
-    def __init__(self) -> None:
-        super().__init__("counted", "")
+    def __init__(self, name: str = "counted") -> None:
+        super().__init__(name, "")
+        self.name = name
         self.bytes = self.syncs = 0
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
@@ -96,7 +99,7 @@ class Measured(Pipeline):
         self.reading = 0
 
     def open_store(self) -> Store:
-        return Store(self.config.pipeline.state, self.config.pipeline.durability, "counted")
+        return Store(self.config.pipeline.state, self.config.pipeline.durability, self.vfs.name)
 
     async def post(self, readings: int, keys: int, every_ms: float = 1.0) -> None:
         """Readings of these keys in turn; comes back when they are durable."""
@@ -112,10 +115,10 @@ class Measured(Pipeline):
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, vfs: Counted, durability: str) -> AsyncIterator[Measured]:
+async def running(folder: Path, vfs: Counted, durability: str, commit: str = "0 s") -> AsyncIterator[Measured]:
     """Until it is cancelled, which leaves no checkpoint: like a kill."""
     file = folder / "pipeline.toml"
-    file.write_text(PIPELINE.format(durability=durability))
+    file.write_text(PIPELINE.format(durability=durability, commit=commit))
     ready = asyncio.Event()
     pipeline = Measured(file, vfs)
     pipeline.on_start = lambda _: ready.set()
@@ -214,12 +217,35 @@ async def later(pipeline: Measured, after: float, readings: int) -> None:
     await pipeline.post(readings, 100)
 
 
+COMMITS = ("0 s", "1 s", "10 s", "1 min")
+SENSORS, FLASH_S = 10, 120
+BORNE = 5e12  # bytes: [pipeline] endurance, where nothing is said
+
+
+async def flash(_: Counted) -> None:
+    print("flash: [pipeline] commit -> commits a second, kB each, MB a day, years of 5 TB; 10 readings a second")
+    await asyncio.gather(*map(one_interval, COMMITS))
+
+
+async def one_interval(commit: str) -> None:
+    vfs = Counted(commit)
+    with folder() as place:
+        async with running(place, vfs, "power", commit) as pipeline:
+            before, done = vfs.bytes, pipeline.store.commits
+            # Not all at the same moment: sensors do not know of each other.
+            await asyncio.gather(*(later(pipeline, i / SENSORS, 1) for i in range(SENSORS * FLASH_S)))
+            written, commits = vfs.bytes - before, pipeline.store.commits - done
+    a_day = written / FLASH_S * 86_400
+    each = f"{commits / FLASH_S:6.2f} {written / commits / 1000:7.1f} kB"
+    print(f"  {commit:6} {each} {a_day / 1e6:10,.0f} MB {BORNE / a_day / 365:7.1f} years", flush=True)
+
+
 async def main(what: list[str]) -> None:
     vfs = Counted()
     with folder() as place:
         print(f"probe: {probe(place):.2f} ms for 4 kB with fsync in {place.parent}")
-    for name, measure in (("commit", commits), ("recovery", recoveries), ("fsync", fsyncs)):
-        if not what or name in what:
+    for name, measure in (("commit", commits), ("recovery", recoveries), ("fsync", fsyncs), ("flash", flash)):
+        if name in what or (not what and name != "flash"):
             await measure(vfs)
 
 
