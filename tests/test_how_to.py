@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import importlib
 import re
 import shlex
 import shutil
@@ -17,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.advice import advice
-from pipeline.command.__main__ import _with_times
+from pipeline.command.__main__ import parsers
+from pipeline.command.usage import with_times
 from pipeline.estimate import estimate
 from pipeline.trial.compare import differences
 from pipeline.trial.life import run
@@ -140,10 +139,8 @@ def test_what_cannot_be_run_here_is_a_command_all_the_same(page: Page) -> None:
         for line in commands(block.text) if block.language == "" else []:
             words = shlex.split(line.removeprefix("sudo "))
             if words[0] == "headwater":
-                module = importlib.import_module(f"pipeline.command.{words[1].replace('-', '_')}")
-                parser = argparse.ArgumentParser(exit_on_error=False)
-                module.add_arguments(parser)
-                parser.parse_args(_with_times(words[2:]))
+                parser, _ = parsers(words[1])
+                parser.parse_args(with_times(words[1:]))
 
 
 def test_pipelines_are_whole_files() -> None:
