@@ -84,7 +84,7 @@ def _wrong(kind: str, name: str) -> str:
     if registry.is_built_in(kind, name):
         return f'there is a built-in {kind} "{name}" already, which would be found first: choose another name'
     if brought_by := registry.distribution(kind, name):
-        return f'there is a {kind} "{name}" of {brought_by} already: choose another name'
+        return f'the {kind} "{name}" comes by {brought_by} already: choose another name'
     return ""
 
 

@@ -276,9 +276,9 @@ class Outbox:
         if self._own:
             self._own.cleanup()
 
-    async def put(self, rows: str | Sequence[Reading | Mark], stream: str = "readings") -> None:
-        """Rows that a step has made: they go into the outbox, and from there to `deliver`."""
-        frame = _frame(self.sink, rows, stream)
+    async def put(self, stream: str, rows: Frame | str | Sequence[Reading | Mark]) -> None:
+        """Rows of an input that a step has made: they go into the outbox, and from there to `deliver`."""
+        frame = rows if isinstance(rows, Frame) else _frame(self.sink, rows, stream)
         keep = self.sink.context.inputs[stream].role == "alerts"
         await self.store.write(lambda db: outbox.put(db, self.name, stream, frame, keep=keep, clock=1))
         self.delivery.wake()

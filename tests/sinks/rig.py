@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pipeline.clock import RealClock
 from pipeline.component import Sink
-from pipeline.delivery import Delivery
 from pipeline.frame import NO_PROGRESS, Column, Field, Frame, Schema, column
-from pipeline.journal import dead, outbox
-from pipeline.journal.commit import Store
+from pipeline.testing.connectors import Outbox
 
 WINDOWS = Schema("id", {"average": Field("float", True)}, "windows")
 ALERTS = Schema("id", {"state": Field("string")}, "alerts")
@@ -34,45 +27,6 @@ def alert() -> Frame:
     return Frame(n, np.zeros(1, np.int32), n, {"state": Column(np.array(["firing"], object))}, NO_PROGRESS)
 
 
-class Rig:
-    """The sink with a real outbox and its courier."""
-
-    def __init__(self, folder: Path, sink: Sink, schemas: dict[str, Schema] | None = None) -> None:
-        self.sink = sink
-        self.name = sink.context.name
-        self.store = Store(folder, "process")
-        self.delivery = Delivery(
-            {self.name: sink},
-            self.store,
-            RealClock(),
-            sink.context.keys,
-            schemas or sink.context.inputs,
-            random_=random.Random(1),
-        )
-
-    async def put(self, stream: str, frame: Frame) -> None:
-        keep = self.sink.context.inputs[stream].role == "alerts"
-        await self.store.write(lambda db: outbox.put(db, self.name, stream, frame, keep=keep, clock=1))
-        self.delivery.wake()
-
-    async def letters(self) -> list[tuple[str, dict[str, Any]]]:
-        """The dead letters: reason and row."""
-        found = await self.store.read(lambda db: dead.letters(db, 1000))
-        return [(letter.reason, json.loads(letter.row)) for letter in reversed(found)]
-
-    async def status(self) -> dict[str, Any]:
-        (status,) = await self.delivery.status()
-        return status
-
-    async def until(self, **wanted: Any) -> None:
-        for _ in range(3000):
-            status = await self.status()
-            if all(status[k] == v for k, v in wanted.items()):
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError(status)
-
-
 async def eventually(holds: Callable[[], bool]) -> None:
     for _ in range(3000):
         if holds():
@@ -81,15 +35,9 @@ async def eventually(holds: Callable[[], bool]) -> None:
     raise AssertionError("it never came to hold")
 
 
-@asynccontextmanager
-async def rig(folder: Path, sink: Sink) -> AsyncIterator[Rig]:
-    made = Rig(folder, sink)
-    await made.delivery.start()
-    try:
-        yield made
-    finally:
-        await made.delivery.close(0.0)
-        made.store.close()
+def rig(folder: Path, sink: Sink) -> Outbox:
+    """The sink with a real outbox and its courier."""
+    return Outbox(sink, folder)
 
 
 class Enqueued:

@@ -172,7 +172,7 @@ def test_what_cannot_be_made(
 @pytest.mark.usefixtures("plugin")
 def test_a_name_that_somebody_else_has(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "--component", "operator", "sieve"]) == 2
-    assert 'there is a operator "sieve" of headwater-parts 1 already' in capsys.readouterr().err
+    assert 'the operator "sieve" comes by headwater-parts 1 already' in capsys.readouterr().err
 
 
 def test_a_folder_that_is_there_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
