@@ -24,8 +24,9 @@ def free_port() -> int:
 class Device:
     """`headwater run FILE`, listening on a port of its own."""
 
-    def __init__(self, file: Path, port: int) -> None:
+    def __init__(self, file: Path, port: int, python: str = sys.executable) -> None:
         self.file = file
+        self.python = python
         self.url = f"http://127.0.0.1:{port}"
         self.process: asyncio.subprocess.Process | None = None
 
@@ -39,7 +40,7 @@ class Device:
 
     async def spawn(self) -> None:
         """Returns while it starts."""
-        command = [sys.executable, "-m", "pipeline.command", "run", str(self.file)]
+        command = [self.python, "-m", "pipeline.command", "run", str(self.file)]
         self.process = await asyncio.create_subprocess_exec(*command)
 
     async def start(self, http: aiohttp.ClientSession) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.device import Device, free_port
 from tests.venv import ROOT, Venv
 
 EXAMPLE = ROOT / "examples" / "degree-days"
@@ -103,6 +107,32 @@ def test_without_its_state_the_crash_would_be_seen(venv: Venv, use: Path) -> Non
     assert tested.returncode == 1
     assert "FAIL  the sum survives a crash" in tested.stdout
     assert "1 passed, 1 failed" in tested.stdout
+
+
+async def test_its_state_survives_a_kill_and_a_reload(venv: Venv, use: Path) -> None:
+    """A real process. A change of a setting that it `adapts` to keeps the sum; the new value holds from then on."""
+    port = free_port()
+    file = use / "pipeline.toml"
+    file.write_text(file.read_text().replace(":8080", f":{port}").replace("../../var", "var"))
+    async with aiohttp.ClientSession() as http, Device(file, port, str(venv.python)) as device:
+
+        async def sum_at(hour: int) -> float:
+            reading = {"tree": "t1", "ts": 1_775_000_000 + hour * 3600, "temperature": 22}
+            async with http.post(device.url + "/data", json=reading) as answer:
+                assert answer.status == 201, await answer.text()
+            return (await device.rows(http, "warmth"))[-1]["degree_days"]
+
+        await device.start(http)
+        assert [await sum_at(0), await sum_at(2)] == [0, 1]
+        await device.end(signal.SIGKILL)
+        await device.start(http)
+        assert await sum_at(4) == 2
+        file.write_text(file.read_text().replace("base = 10\n", 'base = 10\ngap = "1 h"\n'))
+        done = await asyncio.to_thread(venv.headwater, "reload", str(file))
+        assert done.returncode == 0, done.stderr
+        assert "warmth: changed: keeps its state" in done.stdout
+        assert [await sum_at(6), await sum_at(7)] == [2, 2.5]
+        assert await device.end() == 0
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_the_commands_do_what_is_said(tmp_path: Path) -> None:
             here /= words[0]
         elif command == "pip":
             assert words == ["install", "--editable", ".[test]"]
-            venv.install(here)  # what `test` brings is there, and nothing comes from a network
+            venv.install(here, editable=True)  # what `test` brings is there, and nothing comes from a network
         else:
             module = {"headwater": "pipeline.command", "pytest": "pytest"}[command]
             done = venv.run("-m", module, *words, cwd=here)

@@ -39,9 +39,10 @@ class Venv:
     def headwater(self, *words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.run("-m", "pipeline.command", *words, cwd=cwd, **environment)
 
-    def install(self, *folders: Path) -> None:
+    def install(self, *folders: Path, editable: bool = False) -> None:
         """Builds and installs distributions for real; `folders` are written to meanwhile."""
-        self._pip("install", "--no-build-isolation", "--no-deps", "--no-index", *map(str, folders))
+        named = [word for folder in folders for word in (["--editable"] if editable else []) + [str(folder)]]
+        self._pip("install", "--no-build-isolation", "--no-deps", "--no-index", *named)
 
     def uninstall(self, name: str) -> None:
         self._pip("uninstall", "--yes", name)
