@@ -55,11 +55,11 @@ class EnglishAndChinese(SearchEnglish):
     """English by its stems, Chinese by pairs of characters: it has no spaces.
 
     Each pair of neighbours is a word of the index, and so is each character; a question is taken apart in the same way, so
-    that 报警 finds every page on which the two stand side by side.
+    that 警报 finds every page on which the two stand side by side.
     """
 
     lang = "en"
-    language_name = "English"
+    language_name = "English"  # by which the script of its stems is called
     js_splitter_code = """
 function splitQuery(query) {
     const words = [];
@@ -74,10 +74,11 @@ function splitQuery(query) {
     def split(self, input: str) -> list[str]:  # noqa: A002 - as Sphinx calls it
         words: list[str] = []
         for run in re.findall(rf"{HAN}+|(?:(?!{HAN})\w)+", input):
-            words.append(run)
-            if re.match(HAN, run):
-                words.extend(run)
-                words.extend(run[at : at + 2] for at in range(len(run) - 1))
+            if not re.match(HAN, run):
+                words.append(run)
+                continue
+            words.extend(run)
+            words.extend(run[at : at + 2] for at in range(len(run) - 1))
         return words
 
 

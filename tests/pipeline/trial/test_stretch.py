@@ -102,7 +102,7 @@ def by_engine(config: Config, block: Block) -> Result:
 def arrivals(draw: st.DrawFn) -> tuple[list[dict[str, Any]], str | None]:
     now, rows = 0, []
     pauses = st.sampled_from(draw(st.sampled_from([[0, 1], [1], [6], [1, 20], [0, 0, 1, 1, 2, 3, 5, 6, 7, 20]])))
-    backs = st.sampled_from(draw(st.sampled_from([[0], [0, 0, 0, 1], [0, 0, 1, 4]])))
+    backs = st.sampled_from(draw(st.sampled_from([[0], [0, 0, 0, 1], [0, 0, 1, 4], [0, 0, 0, 2, 9]])))
     one = st.tuples(pauses, backs, st.sampled_from("abc"), st.one_of(st.none(), st.integers(-8, 8)), st.booleans())
     for pause, back, key, value, open_ in draw(st.lists(one, max_size=50)):
         now += pause
