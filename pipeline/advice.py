@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pipeline import masked
 from pipeline.loopback import is_loopback
 from pipeline.problem import Problem
+from pipeline.quantity import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from pipeline.settings import Where
 
 _PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
+_FORGETFUL = ("/tmp/", "/dev/shm/", "/run/")
 MUCH = 0.5  # of this machine's memory
 
 
 def advice(config: Config, graph: Graph, memory: int) -> list[Problem]:
     """Of a graph without problems; `memory`: the bytes it may take at most."""
     found = [*_server(config), *_secrets(config), *_unread(config, graph), *_memory(config, memory)]
+    found += [*_silence(config), *_state(config)]
     return sorted([*graph.warnings, *(config.problem(where, text) for where, text in found)])
 
 
@@ -60,6 +63,23 @@ def _unread(config: Config, graph: Graph) -> Iterator[tuple[Where, str]]:
     for name in graph.edges:
         if name not in read:
             yield config.nodes[name].path, "nothing reads its rows: name it in the inputs of a sink, or take it out"
+
+
+def _silence(config: Config) -> Iterator[tuple[Where, str]]:
+    """A deadman that is quicker than what it waits for: where nothing comes at all, time runs on only after `idle`."""
+    idle = config.pipeline.idle
+    for node in config.nodes.values():
+        silent_for = getattr(node.settings, "silent_for", None)
+        if silent_for and silent_for < idle:
+            text = f"if nothing comes at all it is told only after {Duration(idle)} ([pipeline] idle): make that shorter, too"
+            yield (*node.path, "silent_for"), text
+
+
+def _state(config: Config) -> Iterator[tuple[Where, str]]:
+    """Only where it is written out: a file that lies there may be on trial."""
+    written = str(config.raw.get("pipeline", {}).get("state", ""))
+    if written.startswith(_FORGETFUL) and config.pipeline.durability != "none":
+        yield ("pipeline", "state"), "all that was kept is gone at the next start of the machine: name another folder"
 
 
 def _memory(config: Config, memory: int) -> Iterator[tuple[Where, str]]:

@@ -138,6 +138,31 @@ def test_the_page_is_what_the_code_says() -> None:
     assert (ROOT / "docs" / "commands.md").read_text() == manual.page()
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_what_check_prints_for_programs_is_described(
+    good: bool, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every name of it stands in docs/commands.md, and none that is not there."""
+    if not good:
+        wrong_file(folder)
+    else:
+        file = folder / "pipeline.toml"
+        file.write_text(file.read_text().replace('clear = "value < 1"', ""))
+    assert main(["check", "--format", "json"]) == (0 if good else 2)
+    told = json.loads(capsys.readouterr().out)
+    rows = re.findall(r"^\| `(file|problems|warnings|memory|flash)` \| (.*) \|$", manual.page(), re.MULTILINE)
+    described = {name: {word for word in re.findall(r"`(\w+)`", text) if word != "max_keys"} for name, text in rows}
+    assert described["problems"] == {"line", "path", "text"}
+    assert told.keys() == (described.keys() if good else {"file", "problems", "warnings"})
+    found = told["warnings" if good else "problems"]
+    assert found
+    assert all(problem.keys() == {"line", "path", "text"} for problem in found)
+    if good:
+        assert told["flash"].keys() == described["flash"]
+        nodes = {name for node in told["memory"]["nodes"] for name in node}
+        assert told["memory"].keys() - {"max_keys"} | nodes == described["memory"]
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == "headwater 0.1.0\n"

@@ -22,6 +22,21 @@ reads its output any more (as behind `| head`), and with 1 when that cannot be w
 by starting again ([running.md](running.md)).
 """
 
+MORE = {
+    "check": (
+        "`--format json` prints one object, for editors and CI; `memory` and `flash` only of a good file:",
+        "",
+        "| | |",
+        "| --- | --- |",
+        "| `file` | the file, as it was named |",
+        "| `problems` | each with `line`, `path` (of the setting, as `operators.hot.when`) and `text`; none: the file is good |",
+        "| `warnings` | the same, of what is allowed and will yet hurt |",
+        "| `memory` | `bytes` at most at `max_keys` keys, `base` without; `nodes`: `node`, `per_key`, `per`, `most`, `beyond` |",
+        "| `flash` | `commit_bytes`, `bytes_a_day_at_1_s`, `endurance_bytes`, `days_at_1_s` |",
+        "",
+    ),
+}
+
 
 def page() -> str:
     return "\n".join([HEAD + _table() + FOOT, *map(_command, COMMANDS)])
@@ -45,7 +60,7 @@ def _command(command: str) -> str:
     for action in parser._actions:
         if not isinstance(action, argparse._HelpAction):
             lines.append(f"| `{_name(action)}` | {_cell(action.help or '')}{_choices(action)} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *MORE.get(command, ())])
 
 
 def _name(action: argparse.Action) -> str:
