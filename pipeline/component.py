@@ -699,6 +699,6 @@ class Services(Protocol):
         """What the process is doing and holds: stacks and sizes."""
         ...
 
-    def metrics(self) -> list[tuple[str, str, str, list[tuple[dict[str, str], float]]]]:
+    async def metrics(self) -> list[tuple[str, str, str, list[tuple[dict[str, str], float]]]]:
         """(name, type, help, [(labels, value)]) of each metric."""
         ...

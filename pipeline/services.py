@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import inside
+from pipeline import inside, metrics
 from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo, Table, Unanswerable
 from pipeline.flash import Budget
 from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, empty
@@ -19,14 +19,13 @@ from pipeline.journal import sql as asked
 from pipeline.journal.commit import those_set_aside
 from pipeline.letters import AT_ONCE, shown, why_not
 from pipeline.merge import Merge
+from pipeline.metrics import Metric
 
 if TYPE_CHECKING:
     import apsw
 
     from pipeline.delivery import Delivery
     from pipeline.engine import Engine
-
-Metric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
 
 
 @dataclass
@@ -228,68 +227,6 @@ class EngineServices:
     def debug(self) -> dict[str, Any]:
         return inside.told(self.engine)
 
-    def metrics(self) -> list[Metric]:
-        engine = self.engine
-        intakes = engine.intakes.values()
-        edges = engine.graph.edges.items()
-        found: list[Metric] = [
-            (
-                "headwater_readings_total",
-                "counter",
-                "Readings taken, by source.",
-                [({"source": i.name}, i.taken) for i in intakes],
-            ),
-            (
-                "headwater_refused_total",
-                "counter",
-                "Readings refused, by source.",
-                [({"source": i.name}, i.refused) for i in intakes],
-            ),
-            (
-                "headwater_pushed_back_total",
-                "counter",
-                "Payloads turned away because the inbox was full, by source.",
-                [({"source": i.name}, i.inbox.refused) for i in intakes],
-            ),
-            (
-                "headwater_inbox_bytes",
-                "gauge",
-                "Bytes that wait, by source.",
-                [({"source": i.name}, i.inbox.fill()) for i in intakes],
-            ),
-            (
-                "headwater_rows_in_total",
-                "counter",
-                "Rows that entered an operator.",
-                [({"node": n}, e.rows_in) for n, e in edges],
-            ),
-            (
-                "headwater_rows_out_total",
-                "counter",
-                "Rows that left an operator.",
-                [({"node": n}, e.rows_out) for n, e in edges],
-            ),
-            ("headwater_keys", "gauge", "Distinct keys tracked.", [({}, len(engine.graph.keys))]),
-            ("headwater_steps_total", "counter", "Steps taken.", [({}, engine.number)]),
-            ("headwater_commits_total", "counter", "Transactions committed.", [({}, engine.store.commits)]),
-            (
-                "headwater_commit_seconds_total",
-                "counter",
-                "Time spent in commits.",
-                [({}, engine.store.commit_seconds)],
-            ),
-            (
-                "headwater_flash_written_bytes_total",
-                "counter",
-                "Bytes written to the state folder's database since it was made.",
-                [({}, engine.store.log.written)],
-            ),
-            (
-                "headwater_flash_endurance_bytes",
-                "gauge",
-                "Bytes that the flash may be written before it is used up, by [pipeline] endurance.",
-                [({}, int(engine.settings.endurance))],
-            ),
-            ("headwater_in_flight", "gauge", "Steps not yet durable.", [({}, engine.in_flight)]),
-        ]
-        return found
+    async def metrics(self) -> list[Metric]:
+        held = await self.engine.store.read(dead.held)
+        return [*metrics.of_engine(self.engine), *metrics.of_delivery(await self.delivery()), metrics.of_letters(held)]

@@ -29,6 +29,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.writes",
             "pipeline.services",
             "pipeline.inside",
+            "pipeline.metrics",
             "pipeline.server",
             "pipeline.front",
             "pipeline.delivery",

@@ -77,6 +77,12 @@ def refuse_again(db: apsw.Connection, reasons: Iterable[tuple[int, str]]) -> Non
     db.executemany("UPDATE dead SET reason = ? WHERE id = ?", found)
 
 
+def held(db: apsw.Connection) -> int:
+    """How many there are."""
+    ((count,),) = db.execute("SELECT letters FROM dead_held")
+    return int(count)
+
+
 def letters(db: apsw.Connection, limit: int, node: str | None = None, before: int | None = None) -> list[Letter]:
     """The newest first; of one node, or of all; with a number below `before`."""
     where, values = _where(("node = ?", node), ("id < ?", before))

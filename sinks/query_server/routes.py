@@ -221,7 +221,7 @@ class Routes:
     async def metrics(self, _: web.Request) -> web.StreamResponse:
         """Prometheus' text format 0.0.4."""
         lines = []
-        for name, kind, text, samples in self.services.metrics():
+        for name, kind, text, samples in await self.services.metrics():
             lines.append(f"# HELP {name} {_escaped(text)}\n# TYPE {name} {kind}\n")
             lines += [f"{name}{_labels(labels)} {value}\n" for labels, value in samples]
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}

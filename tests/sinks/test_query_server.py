@@ -120,7 +120,7 @@ class Told:
     def graph(self) -> list[dict[str, Any]]:
         return [{"name": "valid", "inputs": []}]
 
-    def metrics(self) -> list[tuple[str, str, str, list[tuple[dict[str, str], float]]]]:
+    async def metrics(self) -> list[tuple[str, str, str, list[tuple[dict[str, str], float]]]]:
         labels = {"node": 'a "b"\\c\nd', "x": "y"}
         return [
             ("headwater_rows_total", "counter", "Rows \\ all\nof them.", [(labels, 12), ({"node": "e"}, 0.5)]),
