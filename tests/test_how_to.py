@@ -28,7 +28,6 @@ from tests.peers.mosquitto import MOSQUITTO, Mosquitto
 FILES = sorted([*(ROOT / "docs" / "how-to").glob("*.md"), *(ROOT / "docs" / "coming-from").glob("*.md")])
 DEFAULT = "127.0.0.1:8080"  # where a pipeline listens that does not say where
 SHORTER = {"many-sites": ('size = "1 min"', 'size = "1 s"')}  # what a page waits for, and a test need not
-PATHS = {file.stem: file for file in FILES}
 PAGES = [pytest.param(Page(file), id=f"{file.parent.name}/{file.stem}") for file in FILES]
 TYPED = [pytest.param(page, id=page.path.stem) for page in map(Page, FILES) if page.typed()]
 PIPELINES = [
@@ -92,25 +91,42 @@ def test_each_part_fits_the_pipeline_of_its_page(page: Page, pipeline: Pipeline,
 @pytest.mark.parametrize("page", TYPED)
 async def test_each_command_does_what_its_page_says(page: Page, tmp_path: Path) -> None:
     """Typed into a shell in an empty folder that has the files of the page; who should answer there does."""
-    async with peer(page.path.stem, tmp_path) as ports:
+    async with peer(page, tmp_path) as ports:
         await asyncio.to_thread(type_all, page, tmp_path / "here", Here(ports))
 
 
 def type_all(page: Page, folder: Path, here: Here) -> None:
+    put(page, folder, here)
+    with Shell(folder, here) as shell:
+        for lines, told in page.typed():
+            shell.act(lines, told)
+
+
+def put(page: Page, folder: Path, here: Here) -> None:
+    """Its files, with the addresses of this test."""
     folder.mkdir()
     for name, text in page.files().items():
         own = text.replace(*SHORTER.get(page.path.stem, ("", "")))
         if "[pipeline]" in own and "[server]" not in own:
             own += f'\n[server]\nlisten = "{DEFAULT}"\n'
         (folder / name).write_text(here(own))
-    with Shell(folder, here) as shell:
-        for lines, told in page.typed():
-            shell.act(lines, told)
+
+
+@pytest.mark.skipif(shutil.which("telegraf") is None, reason="Telegraf is not installed")
+def test_telegraf_itself_writes_to_the_pipeline_of_its_page(tmp_path: Path) -> None:
+    """By the telegraf.conf of the page, but each second."""
+    here = Here()
+    put(Page(ROOT / "docs" / "how-to" / "telegraf.md"), tmp_path / "here", here)
+    with Shell(tmp_path / "here", here) as shell:
+        shell.act(['sed -i \'s/"10s"/"1s"/\' telegraf.conf', "headwater run &"], "")
+        shell.act(["telegraf --config telegraf.conf > telegraf.log 2>&1 &"], "")
+        shell.act([f"curl -s http://{DEFAULT}/api/streams/total/latest"], '"host":"machine-1"…"usage_idle":')
 
 
 @asynccontextmanager
-async def peer(name: str, folder: Path) -> AsyncIterator[dict[str, str]]:
+async def peer(page: Page, folder: Path) -> AsyncIterator[dict[str, str]]:
     """Who answers at the addresses of a page, and at which port of this machine."""
+    name = page.path.stem
     if name == "modbus":
         plant = Plant(1, 2)
         async with plant.over_tcp() as url:
@@ -120,7 +136,7 @@ async def peer(name: str, folder: Path) -> AsyncIterator[dict[str, str]]:
     elif name == "switch-a-relay":
         async with Plant(1).over_tcp() as url:
             yield {"502": url.rpartition(":")[2]}
-    elif "mqtt://" in Page(PATHS[name]).text:
+    elif "mqtt://" in page.text:
         if MOSQUITTO is None:
             pytest.skip("mosquitto is not installed")
         async with Mosquitto(folder) as broker:

@@ -40,13 +40,13 @@ def main(options: argparse.Namespace) -> int:
     estimated = estimate(config, graph)
     warnings = advice(config, graph, estimated.memory)
     if options.format == "json":
-        told = {"problems": [], "warnings": [warning.as_dict() for warning in warnings]}
-        print(json.dumps({"file": str(options.file), **told, **estimated.as_dict()}))
+        found = {"problems": [], "warnings": [warning.as_dict() for warning in warnings]}
+        print(json.dumps({"file": str(options.file), **found, **estimated.as_dict()}))
     else:
-        counts = f"{len(graph.sources)} sources, {len(graph.edges)} operators, {len(graph.sinks)} sinks"
-        if tests:
-            counts += f", {len(tests)} tests"
-        print(f"{options.file}: no problems ({counts})")
+        counts = [("source", len(graph.sources)), ("operator", len(graph.edges)), ("sink", len(graph.sinks))]
+        counts += [("test", len(tests))] if tests else []
+        told = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for word, count in counts)
+        print(f"{options.file}: no problems ({told})")
         for warning in warnings:
             print(warning.show(options.file, "warning: "))
         print("\n".join(estimated.lines()))

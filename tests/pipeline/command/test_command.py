@@ -99,7 +99,7 @@ def test_two_sources_on_one_path_are_found_before_the_start(folder: Path) -> Non
 
 def test_check_says_what_run_would(folder: Path) -> None:
     first, memory, *_, flash = headwater("check", folder=folder).stdout.splitlines()
-    assert first == "pipeline.toml: no problems (1 sources, 2 operators, 1 sinks)"
+    assert first == "pipeline.toml: no problems (1 source, 2 operators, 1 sink)"
     assert memory.startswith("memory: at most about ")
     assert flash.startswith("flash: about 17 kB a commit")
     (folder / "pipeline.toml").write_text(PIPELINE.replace("value > 1", "valeu > 1"))
