@@ -460,7 +460,10 @@ async def test_a_connection_counts_until_it_is_closed() -> None:
 
 @pytest.mark.parametrize("used", [False, True])
 async def test_a_silent_connection_is_closed(used: bool) -> None:
-    async with taking(Limits(silent_s=0.05, keep_alive_s=0.3 if used else 30)) as (_, server), client(server) as one:
+    async with (
+        taking(Limits(silent_s=2 if used else 0.05, keep_alive_s=0.1 if used else 30)) as (_, server),
+        client(server) as one,
+    ):
         if used:
             await one.send(request())
             assert (await one.answer() or (0,))[0] == 200
@@ -468,10 +471,10 @@ async def test_a_silent_connection_is_closed(used: bool) -> None:
 
 
 async def test_a_long_commit_is_no_silence() -> None:
-    async with taking(Limits(silent_s=0.05, keep_alive_s=0.05)) as (source, server), client(server) as one:
+    async with taking(Limits(silent_s=2, keep_alive_s=0.05)) as (source, server), client(server) as one:
         source.held = True
         await one.send(request())
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(2.5)
         source.asking.pop()(None)
         assert (await one.answer() or (0,))[0] == 200
 
