@@ -61,6 +61,7 @@ class Sample(Operator):
             context.problem("offset", f'"{settings.method}" has no periods that could be moved')
         kinds: dict[str, type[_Way]] = {"throttle": _Throttle, "debounce": _Debounce, "first": _Edge, "last": _Edge}
         self.way = kinds[settings.method](settings, context)
+        self.tick_by_tick = settings.method == "debounce"
 
     def on_frame(self, frame: Frame) -> Frame:
         return self.way.push(frame)

@@ -194,6 +194,8 @@ class Operator:
 
         return source.pipe(ops.map(self.on_frame))
 
+    tick_by_tick = False  # what it tells of a silence depends on each tick in it, not only on how far time has come
+
     def due(self) -> int | None:
         """The lowest watermark at which rows would leave without a further reading; None: no such. ns"""
         return None

@@ -153,6 +153,7 @@ class Alert(Operator):
             self.silence = Silence(int(settings.silent_for), settings.expect, context)
             names = [*names, SILENT if names else settings.level or DEFAULT_LEVEL]
         self.inhibit = Inhibit(context) if context.sides.get("inhibit") else None
+        self.tick_by_tick = bool(settings.repeat or settings.inhibit or settings.group)
         self.rules = _rules(settings, self.levels)
         self.timed = bool(
             self.silence or self.rules.repeat or self.rules.changes or any(self.rules.holds + self.rules.keeps)

@@ -1,12 +1,13 @@
 """Readings of a while ago as the engine would have seen them: steps, each with a Frame a source and how the time moved.
 
 When a reading arrived is taken from its time: each comes at its own, or, if it is older than one that came before, together
-with that one. A source without readings for `idle` lets its watermark run on, as it does in earnest.
+with that one. A source without readings for `idle` lets its watermark run on, as it does in earnest: in one leap up to the
+next reading or, if it is told when something is due, tick by tick.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ class _Source:
             silence = np.diff(clock, prepend=self.heard)
             last = np.append(self.newest, newest[:-1])
             ran = np.where(
-                pace.alone & self.live & (silence >= pace.idle) & (last > NEVER), last - pace.disorder + silence, NEVER
+                pace.leaps & self.live & (silence >= pace.idle) & (last > NEVER), last - pace.disorder + silence, NEVER
             )
             before = np.maximum.accumulate(np.maximum(ran, np.append(self.watermark, reached[:-1])))
             after = max(int(before[-1]), int(reached[-1]))
@@ -56,13 +57,22 @@ class Pace:
     """The steps of a replay over several sources."""
 
     def __init__(
-        self, schemas: Mapping[str, Schema], live: Mapping[str, bool], *, disorder: int, idle: int, singly: bool = False
+        self,
+        schemas: Mapping[str, Schema],
+        live: Mapping[str, bool],
+        *,
+        disorder: int,
+        idle: int,
+        singly: bool = False,
+        due: Callable[[], int | None] | None = None,
     ) -> None:
         self.disorder = disorder
         self.idle = idle
         self.singly = singly  # a step for each moment: something reads the clock
+        self.due = due  # when something would be told without a further reading; None: a silence is one leap
         self.sources = {name: _Source(schema, live[name]) for name, schema in schemas.items()}
         self.alone = len(self.sources) == 1  # then silence needs no step of its own: nobody else is held back by it
+        self.leaps = self.alone and due is None  # the watermark has run on when the next reading comes
         self.clock = NEVER
         self.next_seq = 0
 
@@ -84,6 +94,7 @@ class Pace:
         own = {name: np.flatnonzero(owner == i) for i, name in enumerate(names)}
         start = 0
         for end, tick in self._cuts(clock, own):
+            yield from self._ticks(int(clock[start]))
             next_seq = int(seq[end - 1]) + 1 if end > start else self.next_seq
             frames = {}
             for name, source in self.sources.items():
@@ -104,6 +115,8 @@ class Pace:
         cuts = {end: int(clock[end - 1]) for end in (*range(STEP_ROWS, n, STEP_ROWS), n)}
         if self.singly:
             cuts |= {end: int(clock[end - 1]) for end in (np.flatnonzero(np.diff(clock)) + 1).tolist()}
+        if self.due is not None:
+            return sorted((cuts | self._moments(clock, own)).items())
         for name, source in self.sources.items():
             if self.alone or not source.live:
                 continue
@@ -116,14 +129,53 @@ class Pace:
                     cuts[end] = int(clock[end])
         return sorted(cuts.items())
 
-    def end(self, clock: int, *, over: bool) -> dict[str, Frame]:
-        """The last step: time has passed up to `clock`; `over`: finite sources are at their end."""
+    def _moments(self, clock: Ints, own: Mapping[str, Ints]) -> dict[int, int]:
+        """What comes while a source is silent, moment by moment: between two of them time may bring something about."""
+        place = np.arange(len(clock))
+        quiet = np.zeros(len(clock), np.bool_)
+        for name, source in self.sources.items():
+            if source.live:
+                heard = np.append(source.heard, clock[own[name]])[np.searchsorted(own[name], place)]
+                quiet |= clock - heard >= self.idle
+        moments = np.unique(clock[quiet])
+        ends = np.union1d(np.searchsorted(clock, moments), np.searchsorted(clock, moments, "right"))
+        return {end: int(clock[end - 1]) for end in ends.tolist() if end}
+
+    def _ticks(self, until: int) -> Iterator[dict[str, Frame]]:
+        """What the engine would have pushed in a silence before this moment: whenever something is due that the watermark of
+        a silent source comes to, and when a source falls silent."""
+        while self.due is not None and (due := self.due()) is not None:
+            when = min(
+                (at for source in self.sources.values() if (at := self._acts(source, due)) is not None), default=until
+            )
+            if when >= until:
+                return
+            self.clock = max(self.clock, when)
+            yield {name: self._nothing(name, self.clock) for name in self.sources}
+
+    def _acts(self, source: _Source, due: int) -> int | None:
+        """When its silence brings its watermark to `due`, or makes it idle; None: it does neither."""
+        if not source.live:
+            return None
+        if not source.quiet:
+            return source.heard + self.idle
+        if source.newest == NEVER or source.watermark >= due:
+            return None
+        return source.heard + due - (source.newest - self.disorder)
+
+    def _nothing(self, name: str, clock: int) -> Frame:
+        source = self.sources[name]
+        rows = empty(source.schema, Progress(NONE, NONE, NEVER, NEVER, 0, 0))
+        return source.step(rows, NONE, self, clock, self.next_seq)
+
+    def end(self, clock: int, *, over: bool) -> Iterator[dict[str, Frame]]:
+        """The last steps: time has passed up to `clock`; `over`: finite sources are at their end."""
+        yield from self._ticks(clock)
         frames = {}
         self.clock = max(self.clock, clock)
         for name, source in self.sources.items():
-            rows = empty(source.schema, Progress(NONE, NONE, NEVER, NEVER, 0, 0))
-            frame = source.step(rows, NONE, self, self.clock, self.next_seq)
+            frame = self._nothing(name, self.clock)
             if over and not source.live:
                 frame = frame.with_progress(frame.progress._replace(quiet=True, ended=True))
             frames[name] = frame
-        return frames
+        yield frames

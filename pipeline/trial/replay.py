@@ -87,6 +87,7 @@ class _Candidate:
             self.graph.watch(name, _gatherer(frames))
         self.outside = Outside({name: edge.context for name, edge in self.graph.edges.items()}, lambda: None)
         self.outside.begin()
+        self.ticks = any(edge.operator.tick_by_tick for edge in self.graph.edges.values())
 
     def push(self, frames: dict[str, Frame], first: int) -> None:
         files = {
@@ -160,7 +161,12 @@ class _Replay:
         config = self.first.pipeline
         live = {name: self.candidates[0].graph.sources[name].live for name in self.streams}
         pace = Pace(
-            self.streams, live, disorder=config.disorder, idle=config.idle, singly=bool(_AGE.search(self.first.text))
+            self.streams,
+            live,
+            disorder=config.disorder,
+            idle=config.idle,
+            singly=bool(_AGE.search(self.first.text)),
+            due=self._due if any(candidate.ticks for candidate in self.candidates) else None,
         )
         # What is dated before the end may leave later: with the reading, or the silence, that tells that its time has come.
         until = end + config.disorder + config.idle + RUN_OUT if end < FAR else FAR
@@ -171,7 +177,8 @@ class _Replay:
         if pace.clock >= since:
             # Silence counts as long as somebody listened.
             seen = self.history.seen(self.now) if self.history and not self.files else 0
-            self._push(pace.end(min(until, max(seen, pace.clock)), over=self.wish.end is None), {})
+            for frames in pace.end(min(until, max(seen, pace.clock)), over=self.wish.end is None):
+                self._push(frames, {})
         seconds = time.perf_counter() - began
         told = {name: self._told(name, since, end) for name in self.roots.alerts if self._is_recorded(name)}
         self._tell(since, [*told])
@@ -228,6 +235,10 @@ class _Replay:
                 )
         cut = {name: f.where((f.time >= start) & (f.time < end)) for name, f in found.items()}
         yield numbered(cut)
+
+    def _due(self) -> int | None:
+        dues = [due for candidate in self.candidates if (due := candidate.graph.due()) is not None]
+        return min(dues, default=None)
 
     def _count(self, part: Mapping[str, Frame]) -> None:
         for name in self.readings:
