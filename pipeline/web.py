@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from aiohttp import StreamReader, web
 
-    from pipeline.component import Services
+    from pipeline.frame import Frame, Schema
 
 BODY_S = 60.0  # a body must have arrived whole by then: 1 MB on a line of 20 kB/s takes 50 s
 # Large bodies whose end has not come yet, of all connections together: 500 clients that stop in the middle of one must not
@@ -132,14 +132,13 @@ def _too_large(limit: int) -> HttpProblem:
     return HttpProblem(413, f"a body may have at most {limit:,} bytes, unpacked")
 
 
-def latest_values(services: Services, stream: str, names: Sequence[str]) -> Any:
+def latest_values(latest: Frame, schema: Schema, names: Sequence[str]) -> Any:
     """`{"s1": 21.5}`: the newest value of every key; an object of values where there are several fields.
 
     Of a stream without a key: the newest row's values themselves. Times are left out; `latest` has them.
     """
-    schema = services.schema(stream)
     found: dict[str, Any] = {}
-    for row in rows(services.latest(stream), schema, names):
+    for row in rows(latest, schema, names):
         key = row.pop(schema.key) if schema.key else ""
         del row["time"]
         found[key] = next(iter(row.values())) if schema.key and len(row) == 1 else row

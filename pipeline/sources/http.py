@@ -186,7 +186,8 @@ class Http(CodecSource):
     @described(Operation("The latest value of every key", dict[str, Any]))
     async def _get(self, _: web.Request) -> web.StreamResponse:
         assert self.context.services is not None
-        return answer(latest_values(self.context.services, self.context.name, self.context.keys.names))
+        services, stream = self.context.services, self.context.name
+        return answer(latest_values(services.latest(stream), services.schema(stream), self.context.keys.names))
 
 
 def _number(text: str) -> Any:

@@ -156,7 +156,8 @@ class Routes:
     @described(descriptions.VALUES)
     async def values(self, _: web.Request) -> web.StreamResponse:
         """The latest values of the first input, for clients that know nothing of streams."""
-        return answer(latest_values(self.services, next(iter(self.inputs)), self.keys.names))
+        stream = next(iter(self.inputs))
+        return answer(latest_values(self.services.latest(stream), self.services.schema(stream), self.keys.names))
 
     # --- the pipeline itself ---
 
