@@ -30,6 +30,8 @@ class Filter(Operator):
     each key.
     """
 
+    only_leaves_out = True
+
     def __init__(self, settings: FilterSettings, context: OperatorContext) -> None:
         super().__init__(settings, context)
         self.where = context.expression(settings.where, "where", "bool")

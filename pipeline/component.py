@@ -180,6 +180,8 @@ class Operator:
     # `adapts` it goes on under the new ones. `levels.*.when`: of every name. A change of any other starts the node anew.
     presentation: ClassVar[tuple[str, ...]] = ()
     adapts: ClassVar[tuple[str, ...]] = ()
+    # Its rows are readings of its input, whole and as they came: what was recorded of it can stand for these.
+    only_leaves_out: ClassVar[bool] = False
     schema: Schema  # what goes out; set in __init__
 
     def __init__(self, settings: Any, context: OperatorContext) -> None:

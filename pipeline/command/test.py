@@ -185,9 +185,10 @@ def _record(options: argparse.Namespace) -> int:
     clock = RealClock()
     try:
         start = parse_time("--from", options.start, clock)
-        end = clock.wall() if options.end is None else parse_time("--to", options.end, clock)
         history = Recorded(config.pipeline.state)
         try:
+            ran = history.seen(clock.wall())  # nothing is expected of a time in which nobody ran
+            end = ran if options.end is None else min(ran, parse_time("--to", options.end, clock))
             keys = [key for key in (options.keys or "").split(",") if key]
             made = record.block(config, graph, history, options.record, start, end, keys)
         finally:

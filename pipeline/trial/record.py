@@ -32,12 +32,13 @@ def block(
     start = start // SECOND * SECOND
     names = history.keys()
     codes = [code for code, known in enumerate(names) if known in keys] if keys else None
-    sources = {n: s for n, s in graph.sources.items() if n in history.streams}
-    came = {n: _of(history.rows(n, s.schema, start, end), codes) for n, s in sources.items()}
+    recorded = _recorded(config, graph, history.streams)
+    came = {n: _of(history.rows(of, graph.streams[n], start, end), codes) for n, of in recorded.items()}
     count = sum(map(len, came.values()))
     if not count:
-        lacking = ", ".join(f'"{n}"' for n in graph.sources if n not in sources)
-        raise Unrecordable("no readings are recorded there" + (f" ({lacking} not at all)" if lacking else ""))
+        lacking = " and ".join(f'"{n}"' for n in graph.sources if n not in recorded)
+        way_out = f": {lacking} must be among the inputs of a query_server" if lacking else ""
+        raise Unrecordable(f"no readings are recorded there{way_out}")
     if count > MOST_READINGS:
         raise Unrecordable(f"{count:,} readings are more than {MOST_READINGS:,}: take a shorter span, or some --keys")
     alerts = [n for n in graph.edges if graph.streams[n].role == "alerts" and n in history.streams]
@@ -47,6 +48,8 @@ def block(
     lines = ["[[test]]", f"name = {text(name)}", f'start = "{instant_text(start)}"']
     for source, frame in came.items():
         if len(frame):
+            if recorded[source] != source:
+                lines.append(f"# what {key(recorded[source])} has let through: {key(source)} is not recorded")
             lines += _list(f"input.{source}", _given(config, graph, source, frame, at[source], names, start), start)
     for alert in alerts:
         schema = graph.streams[alert]
@@ -57,6 +60,18 @@ def block(
         lines += _list(f"expect.{alert}", told, start)
     lines.append(f'until = "{after(end - start + config.pipeline.disorder)}"')
     return "\n".join(lines) + "\n"
+
+
+def _recorded(config: Config, graph: Graph, there: Collection[str]) -> dict[str, str]:
+    """Source -> the stream in which its readings were recorded, if need be without those that an operator leaves out."""
+    behind: dict[str, str] = {}
+    for name, edge in graph.edges.items():
+        if name in there and edge.operator.only_leaves_out:
+            (source, *others) = config.nodes[name].inputs
+            if not others:
+                behind.setdefault(source, name)
+    found = {source: source if source in there else behind.get(source) for source in graph.sources}
+    return {source: stream for source, stream in found.items() if stream is not None}
 
 
 def _of(frame: Frame, codes: list[int] | None) -> Frame:

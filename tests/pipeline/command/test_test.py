@@ -372,6 +372,32 @@ def test_what_was_recorded_becomes_a_test_that_passes(oven: Path, capsys: pytest
     assert main(["test", str(oven)]) == 1
 
 
+def recorded_behind_a_filter(oven: Path, operator: str) -> list[str]:
+    """The words by which a test is made of what has come through this operator; what the source gave is not recorded."""
+    text = oven.read_text().replace('state = "state"', 'state = "other"').replace('input = "oven"', 'input = "valid"')
+    text = text.replace('inputs = ["oven", "overheat"]', 'inputs = ["valid", "overheat"]')
+    oven.write_text(f"{text}\n[operators.valid]\ninput = 'oven'\n{operator}\n")
+    assert main(["run", str(oven)]) == 0
+    span = ["--from", "2026-01-31T12:00:04Z", "--to", "2026-01-31T12:00:15Z"]
+    return ["test", str(oven), "--record", "false alarm", *span, "--append"]
+
+
+def test_what_a_filter_let_through_stands_for_what_came(oven: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = recorded_behind_a_filter(oven, 'type = "filter"\nwhere = "temperature < 25 or temperature > 30"')
+    assert main(words) == 0
+    assert "# what valid has let through: oven is not recorded\ninput.oven = [\n" in oven.read_text()
+    assert 'state = "firing"' in oven.read_text()
+    assert main(["test", str(oven)]) == 0
+
+
+def test_what_is_not_recorded_is_told_with_the_way_out(oven: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = recorded_behind_a_filter(oven, 'type = "derive"\nset = { temperature = "temperature + 1" }')
+    capsys.readouterr()
+    assert main(words) == 2
+    said = 'no readings are recorded there: "oven" must be among the inputs of a query_server'
+    assert said in capsys.readouterr().err
+
+
 def test_what_the_test_does_not_know_is_told(oven: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It begins when the alert was firing already."""
     span = ["--from", "2026-01-31T12:00:08Z", "--to", "2026-01-31T12:00:15Z"]
