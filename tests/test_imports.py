@@ -148,3 +148,13 @@ def test_files_in_and_out_need_no_web_server() -> None:
 def test_the_kit_does_not_need_hypothesis() -> None:
     """Other people's tests may use it without."""
     assert "hypothesis" not in loaded("import pipeline.testing")
+
+
+def test_the_top_level_holds_what_it_should() -> None:
+    """What a test or a tool has left there was once committed."""
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a checkout")
+    files = {"README.md", "LICENSE", "Makefile", "pipeline.toml", "pyproject.toml", ".gitignore"}
+    folders = {"pipeline", "operators", "sinks", "tests", "benchmarks", "examples", "docs", ".ci"}
+    assert {file.partition("/")[0] for file in done.stdout.splitlines()} == files | folders

@@ -43,11 +43,12 @@ class Influxd:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.config = folder / "influx.conf"
-        self.config.write_text(CONFIG.format(rpc=free_port(), port=self.port, folder=folder / "influx"))
+        self.text = CONFIG.format(rpc=free_port(), port=self.port, folder=folder / "influx")
         self.process: asyncio.subprocess.Process | None = None
         self.new = True
 
     async def start(self) -> None:
+        self.config.write_text(self.text)
         command = shutil.which("influxd") or "influxd"
         self.process = await asyncio.create_subprocess_exec(
             command, "-config", str(self.config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -31,20 +31,20 @@ class Prometheus:
     def __init__(self, folder: Path, *more: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        config, web = folder / "prometheus.yml", folder / "web.yml"
-        config.write_text("global: { scrape_interval: 1h }\n")
-        web.write_text(f"basic_auth_users: {{ {USER}: {HASHED} }}\n")
+        self.config, self.web = folder / "prometheus.yml", folder / "web.yml"
         self.arguments = [
-            f"--config.file={config}",
+            f"--config.file={self.config}",
             f"--storage.tsdb.path={folder / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
-            f"--web.config.file={web}",
+            f"--web.config.file={self.web}",
             "--web.enable-remote-write-receiver",
             *more,
         ]
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
+        self.config.write_text("global: { scrape_interval: 1h }\n")
+        self.web.write_text(f"basic_auth_users: {{ {USER}: {HASHED} }}\n")
         command = shutil.which("prometheus") or "prometheus"
         self.process = await asyncio.create_subprocess_exec(
             command, *self.arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
