@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apsw
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.component import RowsQuery, Table, Unanswerable
 from pipeline.frame import Frame, Ints, Schema, instant_text, instants
@@ -413,7 +415,6 @@ class _Rows:
 
     def __init__(self, table: _Table) -> None:
         self.table = table
-        self.number = 0
 
     def Filter(self, _: int, plan: str, values: Sequence[Any]) -> None:  # noqa: N802
         bounds, order, self.used = json.loads(plan)
@@ -424,9 +425,10 @@ class _Rows:
     def _load(self) -> None:
         """The next rows. Only of the columns that are asked for, and as values of Python: SQLite takes them one by one."""
         self.at = self.size = 0
+        self.ids: list[int] | None = None
         for frame in self.frames:
             if len(frame):
-                self.size = len(frame)
+                self.frame, self.size = frame, len(frame)
                 for column in self.used:
                     self.columns[column] = self.table.values(frame, column)
                 return
@@ -436,15 +438,41 @@ class _Rows:
 
     def Next(self) -> None:  # noqa: N802
         self.at += 1
-        self.number += 1
         if self.at >= self.size:
             self._load()
 
     def Column(self, column: int) -> Any:  # noqa: N802
-        return self.number if column < 0 else self.columns[column][self.at]
+        return self.Rowid() if column < 0 else self.columns[column][self.at]
 
     def Rowid(self) -> int:  # noqa: N802
-        return self.number
+        """By it SQLite knows a row that both sides of an OR have found, each with a `Filter` of its own."""
+        if self.ids is None:
+            self.ids = _ids(self.frame)
+        return self.ids[self.at]
 
     def Close(self) -> None:  # noqa: N802
         pass
+
+
+def _ids(frame: Frame) -> list[int]:
+    """A number of 63 bits for each row, whatever was asked for beside it. Conditions met here are of key and time alone:
+    rows that have these and the arrival in common are found together and in one order, so they are told apart by it.
+    """
+    mixed = _mix(frame.time.astype(np.uint64))
+    for part in (frame.key, frame.seq):
+        mixed = _mix(mixed ^ part.astype(np.uint64))
+    order = np.argsort(mixed, kind="stable")
+    begins = np.append(True, mixed[order][1:] != mixed[order][:-1])
+    place = np.arange(len(frame))
+    among = np.empty(len(frame), np.uint64)
+    among[order] = place - np.maximum.accumulate(np.where(begins, place, 0))
+    found: list[int] = (_mix(mixed + among) >> np.uint64(1)).tolist()
+    return found
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.component import Unanswerable
@@ -69,13 +69,14 @@ def at(seconds: int) -> str:
 
 # --- as SQLite answers ----------------------------------------------------------------------------------------------
 
+EITHER = "SELECT value FROM s WHERE time BETWEEN :a AND :b OR id = :key"
 QUESTIONS = [
     "SELECT id, time, value, seen, ok FROM s",
     "SELECT count(*), sum(value), min(time), max(time) FROM s WHERE id = :key",
     "SELECT time, value FROM s WHERE time >= :a AND time < :b AND id = :key",
     "SELECT time, value FROM s WHERE time > :a AND time <= :b",
     "SELECT value FROM s WHERE time = :a",
-    "SELECT value FROM s WHERE time BETWEEN :a AND :b OR id = :key",
+    EITHER,
     "SELECT id, value FROM s WHERE id IN ('a', :key, 'nobody') AND time >= :a",
     "SELECT id, count(value) FROM s GROUP BY id HAVING count(*) > 1",
     "SELECT x.time, y.value FROM s x JOIN s y ON x.id = y.id AND x.time = y.time WHERE x.time < :a",
@@ -96,6 +97,8 @@ QUESTIONS = [
     st.sampled_from(["a", "b", "C", "nobody"]),
     st.booleans(),
 )
+@example([[(0, 0, None)]], EITHER, 0, 0, "a", False)
+@example([[(t, t % 3, None) for t in range(20)], [(t, 0, 1) for t in range(20)]], EITHER, 3, 9, "a", True)
 def test_the_same_as_over_a_plain_table(
     frames: list[list[Row]], question: str, a: int, b: int, key: str, compacted: bool
 ) -> None:
