@@ -8,6 +8,7 @@ from pathlib import Path
 
 import apsw
 
+from pipeline.journal.files import sync_name
 from pipeline.journal.schema import FORMAT
 
 
@@ -20,11 +21,7 @@ def keep(half: Path, place: Path) -> None:
     with half.open("rb") as data:
         os.fsync(data.fileno())
     half.rename(place)
-    folder = os.open(place.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_name(place)
 
 
 def look_at(file: Path) -> str:

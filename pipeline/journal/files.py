@@ -51,10 +51,8 @@ class Files:
         if path not in self._open:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._open[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            if self.sync:  # its name, too, must survive the power
-                folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-                os.fsync(folder)
-                os.close(folder)
+            if self.sync:
+                sync_name(path)
         return self._open[path]
 
     def _committed(self, db: apsw.Connection, path: Path, descriptor: int) -> int:
@@ -68,3 +66,12 @@ class Files:
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
+
+
+def sync_name(path: Path) -> None:
+    """So that the name of a file that was made, or got this name, survives the power, too."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -103,6 +103,20 @@ class SinkRig(Rig):
         raise NotImplementedError
 
 
+class ServerRig(SinkRig):
+    """Its peer is a process with a port of its own, which starts, stops, and keeps over that what it has."""
+
+    server: Any
+
+    async def start(self) -> int:
+        await self.server.start()
+        port: int = self.server.port
+        return port
+
+    async def stop(self) -> None:
+        await self.server.stop()
+
+
 # --- helpers of rigs --------------------------------------------------------------------------------------------------
 
 

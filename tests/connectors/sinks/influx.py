@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.connectors.rig import SinkRig
+from tests.connectors.rig import ServerRig
 from tests.peers import influxd
 from tests.peers.influxd import DATABASE, PASSWORD, USER, Influxd
 
 
-class InfluxRig(SinkRig):
+class InfluxRig(ServerRig):
     peer = "InfluxDB"
     promise = "exactly once"
     password = PASSWORD
@@ -22,13 +22,6 @@ class InfluxRig(SinkRig):
 
     def version(self) -> str | None:
         return influxd.version()
-
-    async def start(self) -> int:
-        await self.server.start()
-        return self.server.port
-
-    async def stop(self) -> None:
-        await self.server.stop()
 
     def settings_with(self, port: int | None, password: str) -> str:
         where = f'url = "http://127.0.0.1:{port}"\ndatabase = "{DATABASE}"\nuser = "{USER}"'

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.connectors.rig import SinkRig
+from tests.connectors.rig import ServerRig
 from tests.peers import prometheus
 from tests.peers.prometheus import PASSWORD, USER, Prometheus
 
 
-class PrometheusRig(SinkRig):
+class PrometheusRig(ServerRig):
     peer = "Prometheus"
     promise = "exactly once"
     password = PASSWORD
@@ -20,13 +20,6 @@ class PrometheusRig(SinkRig):
 
     def version(self) -> str | None:
         return prometheus.version()
-
-    async def start(self) -> int:
-        await self.server.start()
-        return self.server.port
-
-    async def stop(self) -> None:
-        await self.server.stop()
 
     def settings_with(self, port: int | None, password: str) -> str:
         url = f"http://127.0.0.1:{port}/api/v1/write"
