@@ -1,4 +1,4 @@
-"""What of an MQTT topic names something, and a message with its topic as text."""
+"""What of an MQTT topic names something, what a filter of topics may be, and a message with its topic as text."""
 
 from __future__ import annotations
 
@@ -54,6 +54,26 @@ def made_up(values: Mapping[TopicPart, str]) -> str:
     head = [forward.get(i, FILLER) for i in range(max(forward, default=-1) + 1)]
     tail = [backward.get(i, FILLER) for i in range(min(backward, default=0), 0)]
     return "/".join(head + tail) or FILLER
+
+
+def wrong_filter(topic: str) -> str:
+    """What is wrong with a topic filter (`sensors/+/reading`, `$share/group/sensors/#`); "" if it is right."""
+    if len(topic.encode()) > 0xFFFF or "\0" in topic:
+        return "is longer than 65,535 bytes, or has a NUL in it"
+    parts = topic.split("/")
+    if parts[0] == "$share":
+        if len(parts) < 3 or not parts[1] or set(parts[1]) & set("+#"):
+            return 'is no shared subscription; write it as "$share/GROUP/sensors/#"'
+        parts = parts[2:]
+    if parts == [""]:
+        return "is empty"
+    if "*" in topic and not set(topic) & set("+#"):
+        return 'has a "*" in it, which is no wildcard: "+" stands for one level, a "#" at the end for all that follow'
+    if any("+" in p and p != "+" for p in parts):
+        return 'has a "+" within a level; it stands for a whole one'
+    if any("#" in p for p in parts[:-1]) or ("#" in parts[-1] and parts[-1] != "#"):
+        return 'has a "#" that is not the last level'
+    return ""
 
 
 # --- a message as text: what the dead letters keep -------------------------------------------------------------------

@@ -16,7 +16,7 @@ from pipeline.broker import MINUTE, Broker, ClientId, Keepalive, MqttVersion, Pa
 from pipeline.component import Codec, Decoded, Inbox, Payload, ReadingSettings, SourceContext, joined
 from pipeline.frame import Array, Column, Field, Schema
 from pipeline.mqtt.client import Batch, Client, connect
-from pipeline.mqtt.packets import Subscription, wrong_filter
+from pipeline.mqtt.packets import Subscription
 from pipeline.mqtt.reasons import REFUSED, reason
 from pipeline.mqtt.session import BrokerRefused, MqttError, UnderWay
 from pipeline.mqtt.stream import Messages
@@ -25,7 +25,7 @@ from pipeline.reading import CodecSource
 from pipeline.reconnect import Connection, pause
 from pipeline.sources.mqtt.feed import Feed
 from pipeline.sources.mqtt.messages import RAW, ByTopic, decode_each, placed, with_topic
-from pipeline.topics import TopicPart, made_up, opened, sealed
+from pipeline.topics import TopicPart, made_up, opened, sealed, wrong_filter
 
 log = logging.getLogger("headwater")
 

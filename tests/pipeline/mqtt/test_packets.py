@@ -33,7 +33,6 @@ from pipeline.mqtt.packets import (
     Will,
     decode,
     encode,
-    wrong_filter,
 )
 from pipeline.mqtt.wire import PROPERTIES, Cursor, Malformed, properties, varint
 
@@ -254,38 +253,6 @@ def test_paho_writes_the_same_properties(values: dict[str, Any]) -> None:
     read = paho.Properties(kind)
     read.unpack(properties(values, "PUBLISH"))
     assert {name: getattr(read, PAHO[name]) for name in values} == values
-
-
-# --- topics ---
-
-
-@pytest.mark.parametrize(
-    ("topic", "said"),
-    [
-        ("sensors/+/reading", ""),
-        ("#", ""),
-        ("+", ""),
-        ("/", ""),
-        ("a//b", ""),
-        ("sensors/#", ""),
-        ("$share/group/sensors/#", ""),
-        ("$SYS/broker/load/#", ""),
-        ("", "is empty"),
-        ("$share/group", "is no shared subscription"),
-        ("$share//a", "is no shared subscription"),
-        ("$share/g+/a", "is no shared subscription"),
-        ("$share/g/", "is empty"),
-        ("a/#/b", 'has a "#"'),
-        ("a#", 'has a "#"'),
-        ("a/b+/c", 'has a "+" within'),
-        ("sensors/*/reading", 'has a "*" in it, which is no wildcard'),
-        ("a\0", "is longer"),
-        ("é" * 40_000, "is longer"),
-    ],
-)
-def test_a_wrong_topic_filter_is_told(topic: str, said: str) -> None:
-    assert wrong_filter(topic).startswith(said)
-    assert bool(wrong_filter(topic)) is bool(said)
 
 
 def test_every_packet_has_a_name() -> None:

@@ -34,7 +34,7 @@ from pipeline.quantity import Size, duration
 from pipeline.run import look
 from pipeline.sources.mqtt import Mqtt, MqttSettings
 from pipeline.sources.mqtt.feed import Feed
-from pipeline.topics import TopicPart, made_up, opened, sealed
+from pipeline.topics import opened, sealed
 from tests.pipeline.mqtt.stub import Stub, messages, stub
 
 TOPICAL = MqttSettings(
@@ -257,25 +257,6 @@ def test_a_row_of_a_test_names_what_comes_from_the_topic_or_the_topic_itself() -
     bare = source.again(b'{"value": 1.5}', "")
     assert bare is not None
     assert source.decode([bare]).refused[0].reason == 'the topic "" has no topic[1]'
-
-
-@given(
-    st.lists(st.tuples(st.integers(-3, 3), st.sampled_from("xyz")), min_size=1, max_size=3, unique_by=lambda p: p[0])
-)
-def test_a_topic_that_is_made_up_has_the_parts(named: list[tuple[int, str]]) -> None:
-    parts = {TopicPart(f"topic[{level}]"): text for level, text in named}
-    for part, text in parts.items():
-        assert part.of(made_up(parts)) == text
-
-
-@given(st.text(), st.binary(), st.booleans())
-def test_a_message_as_text_can_be_opened_again(topic: str, payload: bytes, whole: bool) -> None:
-    assert opened(sealed(topic, payload, whole=whole)) == ((topic, payload) if whole else None)
-
-
-@given(st.binary())
-def test_any_other_text_is_a_payload_without_a_topic(text: bytes) -> None:
-    assert opened(text) == ("", text)
 
 
 # --- settings ---
