@@ -37,7 +37,7 @@ from pipeline.frame import Frame, KeyTable, Schema
 from pipeline.journal import dead, outbox
 from pipeline.journal.commit import Store
 from pipeline.settings import read
-from pipeline.testing import READINGS, Mark, Reading, frames
+from pipeline.testing.readings import READINGS, Mark, Reading, frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
