@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import operator
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 
-from pipeline.frame import DTYPES, SECOND, Array, Bools, Column, Frame, Ints
+from pipeline.frame import DTYPES, SECOND, Array, Column, Frame, Ints
 from pipeline.parts import (
     NUMBERS,
+    Build,
     ExpressionError,
     Part,
+    arguments,
     as_float,
     defined,
     event_time,
     known,
     make,
     seconds,
-    texts,
     together,
     without,
 )
 from pipeline.past import Past
-from pipeline.pattern import Pattern, PatternError
+from pipeline.text_functions import (
+    length,
+    matches,
+    of_texts,
+    text_to_text,
+    to_float,
+    to_int,
+    to_string,
+    where_text,
+)
 from pipeline.zone import Zone, ZoneError
 
 _MINUTE, _HOUR, _DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
 _WHOLE = 2.0**52  # floats from here on have no digits after the point
 
-Build = Callable[[str, Sequence[Part]], Part]
 Remember = Callable[[str, Sequence[Part], Past], Part]
 
 
@@ -51,17 +58,6 @@ class Remembering:
     build: Remember
 
 
-def _arguments(name: str, parts: Sequence[Part], kinds: Sequence[Sequence[str]], optional: int = 0) -> None:
-    """Check the number of arguments and the kind of each."""
-    low, high = len(kinds) - optional, len(kinds)
-    if not low <= len(parts) <= high:
-        wanted = str(low) if low == high else f"{low} to {high}"
-        raise ExpressionError(f"{name}() takes {wanted} argument{'s' if high != 1 else ''}, got {len(parts)}")
-    for i, (part, allowed) in enumerate(zip(parts, kinds, strict=False), 1):
-        if part.kind not in allowed:
-            raise ExpressionError(f"argument {i} of {name}() is {part.kind}; it takes {' or '.join(allowed)}")
-
-
 # --- numbers ---
 
 
@@ -69,7 +65,7 @@ def _partial(ufunc: Any) -> Build:
     """Of floats, and not defined for all of them."""
 
     def build(name: str, parts: Sequence[Part]) -> Part:
-        _arguments(name, parts, [NUMBERS])
+        arguments(name, parts, [NUMBERS])
         part = as_float(parts[0])
 
         def evaluate(frame: Frame) -> Column:
@@ -85,7 +81,7 @@ def _total(ufunc: Any) -> Build:
     """Of floats, and defined for all of them."""
 
     def build(name: str, parts: Sequence[Part]) -> Part:
-        _arguments(name, parts, [NUMBERS])
+        arguments(name, parts, [NUMBERS])
         part = as_float(parts[0])
 
         def evaluate(frame: Frame) -> Column:
@@ -99,7 +95,7 @@ def _total(ufunc: Any) -> Build:
 
 def _sign(name: str, parts: Sequence[Part]) -> Part:
     """-1, 0 or 1."""
-    _arguments(name, parts, [NUMBERS])
+    arguments(name, parts, [NUMBERS])
     (part,) = parts
 
     def evaluate(frame: Frame) -> Column:
@@ -110,7 +106,7 @@ def _sign(name: str, parts: Sequence[Part]) -> Part:
 
 
 def _abs(name: str, parts: Sequence[Part]) -> Part:
-    _arguments(name, parts, [NUMBERS])
+    arguments(name, parts, [NUMBERS])
     (part,) = parts
     whole = part.kind == "int"
 
@@ -124,7 +120,7 @@ def _abs(name: str, parts: Sequence[Part]) -> Part:
 
 def _round(name: str, parts: Sequence[Part]) -> Part:
     """Half to even."""
-    _arguments(name, parts, [NUMBERS, ("int",)], optional=1)
+    arguments(name, parts, [NUMBERS, ("int",)], optional=1)
     digits = parts[1].literal if len(parts) > 1 else 0
     if digits is None or not 0 <= digits <= 15:
         raise ExpressionError("the digits of round() must be a plain whole number from 0 to 15")
@@ -143,7 +139,7 @@ def _extreme(pick: Any) -> Build:
     def build(name: str, parts: Sequence[Part]) -> Part:
         if len(parts) < 2:
             raise ExpressionError(f"{name}() takes at least two arguments; for a window use it in `aggregate`")
-        _arguments(name, parts, [NUMBERS] * len(parts))
+        arguments(name, parts, [NUMBERS] * len(parts))
         kind = "int" if all(p.kind == "int" for p in parts) else "float"
 
         def evaluate(frame: Frame) -> Column:
@@ -157,170 +153,9 @@ def _extreme(pick: Any) -> Build:
 
 def _clip(name: str, parts: Sequence[Part]) -> Part:
     """Never below the first bound, nor above the second."""
-    _arguments(name, parts, [NUMBERS] * 3)
+    arguments(name, parts, [NUMBERS] * 3)
     low = _extreme(np.maximum)("max", parts[:2])
     return _extreme(np.minimum)("min", [low, parts[2]])
-
-
-# --- texts: by Python, value by value; 0.03 to 0.1 µs each ---
-
-_SHORT = 256  # characters: so long are texts that come again and again
-_REMEMBERED = 4_096  # answers
-
-
-class _Answers(dict[str, Any]):
-    """What a function says of each text, worked out once for those that come again and again: 0.03 µs for these."""
-
-    def __init__(self, function: Callable[[str], Any]) -> None:
-        super().__init__()
-        self._function = function
-
-    def __missing__(self, text: str) -> Any:
-        answer = self._function(text)
-        if len(text) <= _SHORT:
-            if len(self) >= _REMEMBERED:
-                self.clear()
-            self[text] = answer
-        return answer
-
-
-def _each(values: Array) -> Iterable[str]:
-    """The text of each row; that of a literal again and again."""
-    return values.tolist() if values.ndim else repeat(values.item())
-
-
-def _of_texts(test: Callable[[str, str], bool]) -> Build:
-    def build(name: str, parts: Sequence[Part]) -> Part:
-        _arguments(name, parts, [("string",), ("string",)])
-        text, other = parts
-        if other.literal is not None:
-            sought: str = other.literal
-            return _test(text, _Answers(lambda t: test(t, sought)).__getitem__, parts)
-
-        def evaluate(frame: Frame) -> Column:
-            a, b = text.evaluate(frame), other.evaluate(frame)
-            n = a.values.size if a.values.ndim else b.values.size
-            return Column(np.fromiter(map(test, _each(a.values), _each(b.values)), np.bool_, n), together(a, b))
-
-        return make("bool", text.optional or other.optional, evaluate, parts)
-
-    return build
-
-
-def _test(part: Part, test: Callable[[str], bool], operands: Sequence[Part]) -> Part:
-    """Where a test of each text says yes."""
-
-    def evaluate(frame: Frame) -> Column:
-        values, present = part.evaluate(frame)
-        return Column(np.fromiter(map(test, values.ravel().tolist()), np.bool_, values.size), present)
-
-    return make("bool", part.optional, evaluate, operands)
-
-
-def _matches(name: str, parts: Sequence[Part]) -> Part:
-    _arguments(name, parts, [("string",), ("string",)])
-    text, pattern = parts
-    if pattern.literal is None:
-        raise ExpressionError("the pattern of matches() must be plain text")
-    try:
-        found = Pattern(pattern.literal).search
-    except PatternError as error:
-        raise ExpressionError(f"the pattern of matches() cannot be used: {error}") from None
-    return _test(text, _Answers(found).__getitem__, parts)
-
-
-def _text_to_text(change: Callable[[str], str]) -> Build:
-    def build(name: str, parts: Sequence[Part]) -> Part:
-        _arguments(name, parts, [("string",)])
-        (part,) = parts
-
-        def evaluate(frame: Frame) -> Column:
-            values, present = part.evaluate(frame)
-            return Column(texts(list(map(change, values.ravel().tolist()))), present)
-
-        return make("string", part.optional, evaluate, parts)
-
-    return build
-
-
-def _length(name: str, parts: Sequence[Part]) -> Part:
-    """Characters."""
-    _arguments(name, parts, [("string",)])
-    (part,) = parts
-
-    def evaluate(frame: Frame) -> Column:
-        values, present = part.evaluate(frame)
-        return Column(np.fromiter(map(len, values.ravel().tolist()), np.int64, values.size), present)
-
-    return make("int", part.optional, evaluate, parts)
-
-
-# --- from one kind to another ---
-
-_REAL = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?\s*")
-_INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
-_DIGITS = 100  # a longer text is no number that anybody meant
-
-
-def _number_in(text: str) -> float:
-    return float(text) if len(text) <= _DIGITS and _REAL.fullmatch(text) else np.nan
-
-
-def _integer_in(text: str) -> int | None:
-    value = int(text) if len(text) <= _DIGITS and _INTEGER.fullmatch(text) else None
-    return None if value is None or not -(2**63) <= value < 2**63 else value
-
-
-def _to_float(name: str, parts: Sequence[Part]) -> Part:
-    """Of a text that is not a number, missing."""
-    _arguments(name, parts, [(*NUMBERS, "bool", "string")])
-    (part,) = parts
-    if part.kind != "string":
-        return as_float(part)
-    read = _Answers(_number_in).__getitem__
-
-    def evaluate(frame: Frame) -> Column:
-        values, present = part.evaluate(frame)
-        return defined(np.fromiter(map(read, values.ravel().tolist()), np.float64, values.size), present)
-
-    return make("float", True, evaluate, parts)
-
-
-def _to_int(name: str, parts: Sequence[Part]) -> Part:
-    """What follows the point is cut off. Beyond 64 bits, and of a text that is not a whole number, missing."""
-    _arguments(name, parts, [(*NUMBERS, "bool", "string")])
-    (part,) = parts
-    if part.kind == "int":
-        return part
-    read = _Answers(_integer_in).__getitem__
-
-    def evaluate(frame: Frame) -> Column:
-        values, present = part.evaluate(frame)
-        if part.kind == "bool":
-            return Column(values.astype(np.int64), present)
-        if part.kind == "float":
-            good: Bools = (values >= -(2.0**63)) & (values < 2.0**63)
-            return without(np.where(good, values, 0.0).astype(np.int64), present, ~good)
-        found = list(map(read, values.ravel().tolist()))
-        bad = np.fromiter((v is None for v in found), np.bool_, len(found))
-        return without(np.array([v or 0 for v in found], np.int64), present, bad)
-
-    return make("int", part.optional or part.kind != "bool", evaluate, parts)
-
-
-def _to_string(name: str, parts: Sequence[Part]) -> Part:
-    """As JSON would show it; a text as it is."""
-    _arguments(name, parts, [(*NUMBERS, "bool", "string")])
-    (part,) = parts
-    if part.kind == "string":
-        return part
-    shown: Callable[[Any], str] = (lambda v: "true" if v else "false") if part.kind == "bool" else repr
-
-    def evaluate(frame: Frame) -> Column:
-        values, present = part.evaluate(frame)
-        return Column(texts(list(map(shown, values.ravel().tolist()))), present)
-
-    return make("string", part.optional, evaluate, parts)
 
 
 # --- missing values ---
@@ -368,7 +203,7 @@ def _of_time(compute: Callable[[Ints], Ints]) -> Build:
     """Of a time: in UTC, or as the clocks of a time zone show it."""
 
     def build(name: str, parts: Sequence[Part]) -> Part:
-        _arguments(name, parts, [("time",), ("string",)], optional=1)
+        arguments(name, parts, [("time",), ("string",)], optional=1)
         time = parts[0]
         local = _zone(name, parts[1]).local if len(parts) > 1 else None
 
@@ -404,7 +239,7 @@ def _day(time: Ints) -> Ints:
 
 def _age(name: str, parts: Sequence[Part]) -> Part:
     """Seconds between the clock of the step and a time."""
-    _arguments(name, parts, [("time",)])
+    arguments(name, parts, [("time",)])
     clock = Part("time", False, lambda frame: Column(np.array(frame.clock, np.int64)))
     return seconds(clock, parts[0])
 
@@ -423,7 +258,7 @@ def _of_earlier(remember: Callable[[Past, Part], Part]) -> Remember:
 
 def _elapsed(name: str, parts: Sequence[Part], past: Past) -> Part:
     """Seconds of event time since the key's reading before this one; below 0 if that is dated later."""
-    _arguments(name, parts, [])
+    arguments(name, parts, [])
     now = event_time()
     return seconds(now, past.previous(now))
 
@@ -443,17 +278,17 @@ FUNCTIONS: dict[str, Function | Remembering] = {
     "floor": Function(_total(np.floor)),
     "ceil": Function(_total(np.ceil)),
     "clip": Function(_clip),
-    "startswith": Function(_of_texts(str.startswith)),
-    "endswith": Function(_of_texts(str.endswith)),
-    "contains": Function(_of_texts(operator.contains)),
-    "matches": Function(_matches),
-    "lower": Function(_text_to_text(str.lower)),
-    "upper": Function(_text_to_text(str.upper)),
-    "trim": Function(_text_to_text(str.strip)),
-    "length": Function(_length),
-    "float": Function(_to_float),
-    "int": Function(_to_int),
-    "string": Function(_to_string),
+    "startswith": Function(of_texts(str.startswith)),
+    "endswith": Function(of_texts(str.endswith)),
+    "contains": Function(of_texts(operator.contains)),
+    "matches": Function(matches),
+    "lower": Function(text_to_text(str.lower)),
+    "upper": Function(text_to_text(str.upper)),
+    "trim": Function(text_to_text(str.strip)),
+    "length": Function(length),
+    "float": Function(to_float),
+    "int": Function(to_int),
+    "string": Function(to_string),
     "is_missing": Function(_is_missing),
     "coalesce": Function(_coalesce),
     "minute": Function(_of_time(lambda t: t % _HOUR // _MINUTE), of_time=True),
@@ -507,7 +342,7 @@ _FEW = 8  # so many comparisons take less time than a search of a sorted list
 def among(part: Part, values: Sequence[Any]) -> Part:
     """Whether a value is one of these."""
     if part.kind == "string":
-        return _test(part, frozenset(values).__contains__, (part,))
+        return where_text(part, frozenset(values).__contains__, (part,))
     wanted = np.array(values, DTYPES["float"] if any(isinstance(v, float) for v in values) else None)
 
     def evaluate(frame: Frame) -> Column:

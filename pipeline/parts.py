@@ -36,6 +36,8 @@ class Part(NamedTuple):
     holds: Callable[[Frame], Bools] | None = None  # of truths: where known to be true, cheaper than by `evaluate`
 
 
+Build = Callable[[str, Sequence[Part]], Part]  # a call of a function, by its name and its arguments
+
 _NOTHING = Frame(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64), {}, NO_PROGRESS)
 
 
@@ -126,6 +128,17 @@ def defined(values: Array, present: Bools | None, *nans: Array) -> Column:
     for operand in nans:
         good = good | np.isnan(operand)
     return without(values, present, ~good)
+
+
+def arguments(name: str, parts: Sequence[Part], kinds: Sequence[Sequence[str]], optional: int = 0) -> None:
+    """Check the number of arguments of a function and the kind of each."""
+    low, high = len(kinds) - optional, len(kinds)
+    if not low <= len(parts) <= high:
+        wanted = str(low) if low == high else f"{low} to {high}"
+        raise ExpressionError(f"{name}() takes {wanted} argument{'s' if high != 1 else ''}, got {len(parts)}")
+    for i, (part, allowed) in enumerate(zip(parts, kinds, strict=False), 1):
+        if part.kind not in allowed:
+            raise ExpressionError(f"argument {i} of {name}() is {part.kind}; it takes {' or '.join(allowed)}")
 
 
 # --- arithmetic ---

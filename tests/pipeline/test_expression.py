@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from pipeline.component import Operator, OperatorContext
 from pipeline.expression import Expression, ExpressionError, compile_expression, constant
 from pipeline.frame import DTYPES, SECOND, Field, Frame, KeyTable, Progress, Schema, column
-from pipeline.functions import _REMEMBERED, FUNCTIONS, _Answers
+from pipeline.functions import FUNCTIONS
 from pipeline.graph import Edge
+from pipeline.text_functions import _REMEMBERED, _Answers
 
 SCHEMA = Schema(
     "id",
