@@ -14,7 +14,7 @@ from pipeline import inside, metrics
 from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo, Table, Unanswerable
 from pipeline.flash import Budget
 from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, empty
-from pipeline.journal import alerts, dead, history, points
+from pipeline.journal import alerts, dead, history, points, sql_tables
 from pipeline.journal import sql as asked
 from pipeline.journal.commit import those_set_aside
 from pipeline.letters import AT_ONCE, shown, why_not
@@ -80,7 +80,7 @@ class EngineServices:
         )
 
         def ask(db: apsw.Connection) -> Table:
-            return asked.ask(asked.Source(db, schemas, keys.names, keys.get), sql, parameters, limit, now)
+            return asked.ask(sql_tables.Source(db, schemas, keys.names, keys.get), sql, parameters, limit, now)
 
         async with self._asking:  # one at a time: the other readers' threads are for everyone else
             return await self.engine.store.read(ask)

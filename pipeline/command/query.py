@@ -113,9 +113,9 @@ def _answer(config: Config, graph: Graph, options: argparse.Namespace) -> _Found
 def _by_sql(db: apsw.Connection, graph: Graph, keys: Any, options: argparse.Namespace) -> _Found:
     from pipeline import arrow
     from pipeline.clock import RealClock
-    from pipeline.journal import sql
+    from pipeline.journal import sql, sql_tables
 
-    source = sql.Source(db, graph.streams, keys.names, keys.get)
+    source = sql_tables.Source(db, graph.streams, keys.names, keys.get)
     table = sql.ask(source, options.sql, (), options.limit or sql.MOST_ROWS, RealClock().wall())
     return _Found(table, lambda: arrow.of_table(table))
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pipeline.clock import VirtualClock
 from pipeline.component import RowsQuery, Services, SinkContext, Table
 from pipeline.frame import NO_PROGRESS, SECOND, Column, Field, Frame, KeyTable, Schema
-from pipeline.journal import history, points
+from pipeline.journal import history, points, sql_tables
 from pipeline.journal import sql as asked
 from pipeline.journal.schema import TABLES
 from pipeline.server import HttpServer
@@ -69,7 +69,7 @@ class Held(Told):
         return answer(self.db, query, SCHEMAS[query.stream], codes)
 
     async def sql(self, streams: Sequence[str], sql: str, parameters: Any, limit: int) -> Table:
-        source = asked.Source(self.db, {name: SCHEMAS[name] for name in streams}, self.keys.names, self.keys.get)
+        source = sql_tables.Source(self.db, {name: SCHEMAS[name] for name in streams}, self.keys.names, self.keys.get)
         return asked.ask(source, sql, parameters, limit, T0 + 3600 * SECOND)
 
 

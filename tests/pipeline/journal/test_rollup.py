@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.component import RowsQuery, Unanswerable
 from pipeline.frame import NO_PROGRESS, Column, Frame, Schema, column
-from pipeline.journal import compaction, history, points, retention, rolled, rollup, sql
+from pipeline.journal import compaction, history, points, retention, rolled, rollup, sql, sql_tables
 from pipeline.journal.rollup import Wanted
 from pipeline.journal.schema import TABLES
 from tests.pipeline.journal.test_points import NAN, SCHEMA, WINDOWS, Row, naive, shown
@@ -271,7 +271,7 @@ def test_a_rollup_is_a_table_in_sql() -> None:
     device.came([(t, t % 2, t / 4 if t % 5 else None, -t) for t in range(100)])
     device.rearrange(1)
     device.came([(3, 0, 99.0, 7)])  # late, and not yet in the rollup
-    source = sql.Source(device.db, {"s": SCHEMA}, ["a", "b"], {"a": 0, "b": 1}.get)
+    source = sql_tables.Source(device.db, {"s": SCHEMA}, ["a", "b"], {"a": 0, "b": 1}.get)
 
     def ask(text: str) -> list[Any]:
         return sql.ask(source, text, (), 1000, 0).rows

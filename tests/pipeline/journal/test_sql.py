@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.component import Unanswerable
 from pipeline.frame import NO_PROGRESS, Column, Field, Frame, KeyTable, Schema, column, instant_text
-from pipeline.journal import history, sql
+from pipeline.journal import history, sql, sql_tables
 from pipeline.journal.schema import TABLES
 from tests.pipeline.journal.test_history import compact
 
@@ -38,7 +38,7 @@ rows_of_frames = st.lists(
 )
 
 
-def source(frames: list[list[Row]]) -> sql.Source:
+def source(frames: list[list[Row]]) -> sql_tables.Source:
     db = apsw.Connection(":memory:")
     db.execute(TABLES)
     seq = 0
@@ -56,10 +56,10 @@ def source(frames: list[list[Row]]) -> sql.Source:
         seq += len(rows)
         history.put(db, step, "s", frame, journal=False, history=True)
     keys = KeyTable(["a", "b", "c"])
-    return sql.Source(db, STREAMS, keys.names, keys.get)
+    return sql_tables.Source(db, STREAMS, keys.names, keys.get)
 
 
-def ask(where: sql.Source, text: str, parameters: Any = (), limit: int = 1000) -> list[tuple[Any, ...]]:
+def ask(where: sql_tables.Source, text: str, parameters: Any = (), limit: int = 1000) -> list[tuple[Any, ...]]:
     return sql.ask(where, text, parameters, limit, NOW).rows
 
 
@@ -122,7 +122,7 @@ def test_in_the_order_of_time(frames: list[list[Row]], descending: bool, limit: 
     where = source(frames)
     order = "DESC" if descending else "ASC"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sql, "FIRST_PAGE", 2)
+        patch.setattr(sql_tables, "FIRST_PAGE", 2)
         got = ask(where, f"SELECT time, value FROM s ORDER BY time {order} LIMIT {limit}")
     numbered = sorted(((t, i, v) for i, (t, _, v) in enumerate(r for rows in frames for r in rows)), reverse=descending)
     assert got == [(at(t), v) for t, _, v in numbered[:limit]]
@@ -139,7 +139,7 @@ def test_the_last_rows_do_not_cost_all() -> None:
             return before(db, part, *more)
 
         patch.setattr(history, "read", counted)
-        patch.setattr(sql, "FIRST_PAGE", 10)
+        patch.setattr(sql_tables, "FIRST_PAGE", 10)
         assert ask(where, "SELECT time FROM s WHERE id = 'a' ORDER BY time DESC LIMIT 3") == [
             (at(199),),
             (at(198),),
