@@ -214,9 +214,9 @@ def _try(config: Config, made: str, name: str) -> None:
     from pipeline.config import loads
     from pipeline.frame import KeyTable
     from pipeline.graph import Graph
-    from pipeline.trial.block import read
     from pipeline.trial.compare import differences
     from pipeline.trial.life import run
+    from pipeline.trial.reader import read
 
     whole = loads(config.text + "\n" + made, config.path)
     blocks, problems = read(whole, Graph(whole, KeyTable(), None))  # type: ignore[arg-type]

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.problem import ConfigError
 from pipeline.run import look
-from pipeline.trial.block import Block, read
+from pipeline.trial.block import Block
+from pipeline.trial.reader import read
 
 if TYPE_CHECKING:
     from pathlib import Path

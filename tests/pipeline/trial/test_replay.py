@@ -15,9 +15,9 @@ from pipeline.config import Config, load
 from pipeline.frame import KeyTable
 from pipeline.graph import Graph
 from pipeline.trial import life
-from pipeline.trial.block import read
 from pipeline.trial.episodes import Comparison
 from pipeline.trial.loop import VirtualLoop
+from pipeline.trial.reader import read
 from pipeline.trial.recorded import Recorded
 from pipeline.trial.replay import Outcome, Wish, replay
 from pipeline.trial.result import Result

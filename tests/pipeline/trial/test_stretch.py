@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.config import Config
 from pipeline.trial import life, stretch
-from pipeline.trial.block import Block, read
+from pipeline.trial.block import Block
 from pipeline.trial.loop import VirtualLoop
+from pipeline.trial.reader import read
 from pipeline.trial.result import Result
 from pipeline.trial.tests import checked
 
