@@ -8,7 +8,8 @@ import numpy as np
 from msgspec import Meta
 
 from pipeline.component import Memory, Operator, OperatorContext, Settings, State
-from pipeline.frame import NO_PROGRESS, Array, Frame, Ints, KeyTable, by_code, concatenate, decode, empty, encode
+from pipeline.frame import NO_PROGRESS, Array, Frame, Ints, KeyTable, by_code, concatenate, empty
+from pipeline.frame_bytes import decode, encode
 from pipeline.quantity import Duration
 from pipeline.turns import RowOfKey, after, beyond, by_key, by_text, from_news, linked, width_of
 

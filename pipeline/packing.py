@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pipeline.frame import NO_PROGRESS, Array, Bools, Column, Frame, Ints, Progress, decode, encode
+from pipeline.frame import NO_PROGRESS, Array, Bools, Column, Frame, Ints, Progress
+from pipeline.frame_bytes import decode, encode
 
 # How a block is coded. These numbers are in every database.
 _LINE, _PLAIN, _DELTA, _DELTA2, _DECIMAL, _XOR, _BITS, _TEXTS, _WORDS = range(9)

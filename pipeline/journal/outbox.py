@@ -14,7 +14,8 @@ import apsw
 import orjson
 
 from pipeline.component import Batch
-from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, decode, encode, rows
+from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, rows
+from pipeline.frame_bytes import decode, encode
 from pipeline.journal import dead
 from pipeline.thin import LADDER, shown, thin
 

@@ -28,14 +28,13 @@ from pipeline.frame import (
     by_code,
     column,
     concatenate,
-    decode,
     differs,
     empty,
-    encode,
     in_order,
     instants,
     rows,
 )
+from pipeline.frame_bytes import decode, encode
 from pipeline.testing import Mark, Stream, frames, streams
 
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -19,7 +19,8 @@ from pipeline.codecs.json import Json
 from pipeline.component import Context, Payload, ReadingSettings, RowsQuery
 from pipeline.config import loads
 from pipeline.engine import Engine
-from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, KeyTable, Schema, column, decode, rows
+from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, KeyTable, Schema, column, rows
+from pipeline.frame_bytes import decode
 from pipeline.graph import Graph
 from pipeline.journal import dead, history, outbox, state
 from pipeline.journal.commit import Store

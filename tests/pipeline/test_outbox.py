@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pipeline.component import Batch
-from pipeline.frame import NO_PROGRESS, SECOND, Column, Field, Frame, Schema, decode, encode
+from pipeline.frame import NO_PROGRESS, SECOND, Column, Field, Frame, Schema
+from pipeline.frame_bytes import decode, encode
 from pipeline.journal import dead, outbox
 from pipeline.journal.schema import TABLES
 from pipeline.thin import THINNED, UNTIL, is_thinned

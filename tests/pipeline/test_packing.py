@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import packing
-from pipeline.frame import NO_PROGRESS, Column, Frame, column, encode
+from pipeline.frame import NO_PROGRESS, Column, Frame, column
+from pipeline.frame_bytes import encode
 
 INTS = st.integers(-(2**63), 2**63 - 1)
 

@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, Schema, column, concatenate, decode, encode, rows
+from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, Schema, column, concatenate, rows
+from pipeline.frame_bytes import decode, encode
 from pipeline.thin import LADDER, is_thinned, readings, thin
 from pipeline.thin import shown as shown_as
 
