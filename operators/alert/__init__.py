@@ -182,9 +182,7 @@ class Alert(Operator):
             return self._take(frame, said)
         rows = int(np.searchsorted(frame.seq, at))
         parts = slice(0, rows), slice(rows, None)
-        taken = [
-            self._take(part, [s.take(own) for s in said]) for part, own in zip(_cut(frame, at), parts, strict=True)
-        ]
+        taken = [self._take(part, [s.take(own) for s in said]) for part, own in zip(frame.cut(at), parts, strict=True)]
         return concatenate(taken, frame.progress)
 
     def _take(self, frame: Frame, said: list[Said]) -> Frame:
@@ -391,21 +389,6 @@ class Alert(Operator):
         if self.silence:
             self.silence.restore(state["expected"])
         self.rows.restore(state)
-
-
-def _cut(frame: Frame, seq: int) -> tuple[Frame, Frame]:
-    """As if it had been two."""
-    progress = frame.progress.cut(seq)
-
-    def part(rows: Frame, of: slice, number: int) -> Frame:
-        return rows.take(of).with_progress(progress[number])
-
-    first: dict[str, Frame] = {}
-    second: dict[str, Frame] = {}
-    for name, rows in {"": frame, **frame.sides}.items():
-        at = int(np.searchsorted(rows.seq, seq))
-        first[name], second[name] = part(rows, slice(0, at), 0), part(rows, slice(at, None), 1)
-    return Sided(first.pop(""), first), Sided(second.pop(""), second)
 
 
 def _rules(settings: AlertSettings, levels: list[Level]) -> Rules:
