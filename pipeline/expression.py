@@ -1,8 +1,8 @@
 """The language of `where`, `when`, `aggregate` and `message`: parsed, type-checked, compiled to numpy.
 
-A text becomes a Python syntax tree, of which only the listed nodes are let in; the tree becomes a tree of closures over
-columns (`parts.py`). Nothing else of Python can be reached: no attributes, no subscripts, no calls but the listed functions
-(`functions.py`), and every size (text, nesting, powers, patterns) is bounded.
+A text becomes a Python syntax tree (`syntax.py`), of which only the listed nodes are let in; the tree becomes a tree of
+closures over columns (`parts.py`). Nothing else of Python can be reached: no attributes, no subscripts, no calls but the
+listed functions (`functions.py`), and every size (text, nesting, powers, patterns) is bounded.
 
 Missing values: a result is missing where what it is made of is missing or where it is not defined (x / 0, the log of a
 negative number, a whole number beyond 64 bits). A comparison with a missing value is unknown; `and`, `or` and `not` treat
@@ -15,11 +15,9 @@ a time less a time gives seconds; a time is compared with a time or with text su
 from __future__ import annotations
 
 import ast
-import re
 import unicodedata
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,13 +28,11 @@ from pipeline.parts import NUMBERS, Part, event_time, literal
 from pipeline.parts import ExpressionError as ExpressionError  # the one that compile_expression raises
 from pipeline.past import Past
 from pipeline.problem import did_you_mean
+from pipeline.syntax import cut, parse, shown
 from pipeline.times import instant
 
-MAX_TEXT = 4_000  # characters
-MAX_DEPTH = 50  # nested parts
 MAX_POWER = 64  # literal exponents
 _Result = TypeVar("_Result")
-_SHOWN = 80  # characters of an expression in a message
 
 
 class Expression:
@@ -100,76 +96,15 @@ def compile_expression(
     `past` where functions of earlier readings may be called.
     """
     compiler = _Compiler(schema, keys, past)
-    part = compiler.compile(_parse(text))
+    part = compiler.compile(parse(text))
     if want and part.kind != want and not (want == "float" and part.kind in NUMBERS):
-        raise ExpressionError(f'"{_cut(text)}" gives {_a(part.kind)}; {_a(want)} is needed here')
+        raise ExpressionError(f'"{cut(text)}" gives {_a(part.kind)}; {_a(want)} is needed here')
     return Expression(text, part, compiler.names)
-
-
-class Clause(NamedTuple):
-    """A part of a condition."""
-
-    text: str
-    sides: tuple[str, str] | None  # of one thing compared with one other
-    wanted: bool  # what it must be for the condition; behind a `not` that is false
-
-
-def clauses(text: str) -> list[Clause]:
-    """The parts of a condition that `and`, `or` and `not` join, from left to right."""
-    found: list[Clause] = []
-    waiting: list[tuple[ast.expr, bool]] = [(_parse(text), True)]
-    while waiting:
-        node, wanted = waiting.pop()
-        if isinstance(node, ast.BoolOp):
-            waiting += [(value, wanted) for value in reversed(node.values)]
-        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            waiting.append((node.operand, not wanted))
-        else:
-            sides = None
-            if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
-                sides = ast.unparse(node.left), ast.unparse(node.comparators[0])
-            found.append(Clause(ast.unparse(node), sides, wanted))
-    return found
 
 
 def constant(kind: str) -> Expression:
     """An expression that is always missing: what stands in for one that could not be compiled."""
     return Expression("", parts.missing(kind), ())
-
-
-def _parse(text: str) -> ast.expr:
-    if len(text) > MAX_TEXT:
-        raise ExpressionError(f"an expression may have at most {MAX_TEXT:,} characters")
-    source = text.strip()
-    if "\n" in source:
-        source = f"({source}\n)"  # lines of one expression, as """ lets one write them
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Python's own: "\d" in a pattern is meant
-            tree = ast.parse(source, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ExpressionError(f'"{_cut(text)}" is not an expression{_why(text, error)}') from None
-    level: list[ast.AST] = [tree]
-    for _ in range(MAX_DEPTH):
-        level = [child for node in level for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
-        if not level:
-            return tree
-    raise ExpressionError(f"an expression may be nested at most {MAX_DEPTH} deep")
-
-
-def _why(text: str, error: Exception) -> str:
-    for wrong, right in ((r"&&", "and"), (r"\|\|", "or"), (r"[^=!<>]=[^=]", "==")):
-        if re.search(wrong, text):
-            return f' (did you mean "{right}"?)'
-    return f": {error.msg}" if isinstance(error, SyntaxError) else ": it cannot be read"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-def _shown(node: ast.AST) -> str:
-    return _cut(ast.unparse(node))
 
 
 def _a(kind: str) -> str:
@@ -206,7 +141,7 @@ class _Compiler:
     def compile(self, node: ast.AST) -> Part:
         method = getattr(self, f"_{type(node).__name__.lower()}", None)
         if method is None:
-            raise ExpressionError(f'"{_shown(node)}" is not allowed in an expression')
+            raise ExpressionError(f'"{shown(node)}" is not allowed in an expression')
         if self.of_key or self.keys is None or not self._reads_only_key(node):
             part: Part = method(node)
             return part
@@ -240,7 +175,7 @@ class _Compiler:
             return literal("bool", value)
         if isinstance(value, int):
             if not -(2**63) <= value < 2**63:
-                raise ExpressionError(f'"{_cut(str(value))}" is beyond 64 bits')
+                raise ExpressionError(f'"{cut(str(value))}" is beyond 64 bits')
             return literal("int", value)
         if isinstance(value, float):
             if not np.isfinite(value):
@@ -251,7 +186,7 @@ class _Compiler:
                 raise ExpressionError("a text holds half a character (a lone surrogate)")
             return literal("string", value)
         hint = "; write `missing` as one side of an `if`, and is_missing(x) to compare" if value is None else ""
-        raise ExpressionError(f'"{_shown(node)}" is not allowed in an expression{hint}')
+        raise ExpressionError(f'"{shown(node)}" is not allowed in an expression{hint}')
 
     def _name(self, node: ast.Name) -> Part:
         # Python takes µ (the micro sign) and μ (the letter) for one in names; a field may be called either.
@@ -293,7 +228,7 @@ class _Compiler:
     def _needs(self, node: ast.AST, kind: str) -> Part:
         part = self.compile(node)
         if part.kind != kind:
-            raise ExpressionError(f'"{_shown(node)}" is {_a(part.kind)}; {_a(kind)} is needed')
+            raise ExpressionError(f'"{shown(node)}" is {_a(part.kind)}; {_a(kind)} is needed')
         return part
 
     def _ifexp(self, node: ast.IfExp) -> Part:
@@ -309,7 +244,7 @@ class _Compiler:
             return parts.choose(test, yes, no, yes.kind)
         if yes.kind in NUMBERS and no.kind in NUMBERS:
             return parts.choose(test, yes, no, "float")
-        raise ExpressionError(f'"{_shown(node)}" gives {_a(yes.kind)} or {_a(no.kind)}: both sides must be of one kind')
+        raise ExpressionError(f'"{shown(node)}" gives {_a(yes.kind)} or {_a(no.kind)}: both sides must be of one kind')
 
     def _is_nothing(self, node: ast.AST) -> bool:
         return isinstance(node, ast.Name) and node.id == _NOTHING and node.id not in self.schema.names()
@@ -332,8 +267,8 @@ class _Compiler:
         for i in range(len(ufuncs)):
             a, b = operands[i : i + 2]
             if a.kind != b.kind and not (a.kind in NUMBERS and b.kind in NUMBERS):
-                shown = f'"{_shown(nodes[i])}" is {_a(a.kind)} and "{_shown(nodes[i + 1])}" is {_a(b.kind)}'
-                raise ExpressionError(f"{shown}: they cannot be compared")
+                both = f'"{shown(nodes[i])}" is {_a(a.kind)} and "{shown(nodes[i + 1])}" is {_a(b.kind)}'
+                raise ExpressionError(f"{both}: they cannot be compared")
         if len(ufuncs) > 1:
             return parts.chain(ufuncs, operands)
         a, b = operands
@@ -354,9 +289,9 @@ class _Compiler:
     def _member(self, node: ast.AST, value: Part) -> Any:
         item = self.compile(node)
         if item.literal is None:
-            raise ExpressionError(f'"{_shown(node)}" in a list after `in` must be a plain value')
+            raise ExpressionError(f'"{shown(node)}" in a list after `in` must be a plain value')
         if item.kind != value.kind and not (item.kind in NUMBERS and value.kind in NUMBERS):
-            raise ExpressionError(f'"{_shown(node)}" is {_a(item.kind)}; the list is compared with {_a(value.kind)}')
+            raise ExpressionError(f'"{shown(node)}" is {_a(item.kind)}; the list is compared with {_a(value.kind)}')
         return item.literal
 
     # --- arithmetic ---
@@ -370,7 +305,7 @@ class _Compiler:
         if isinstance(node.op, ast.UAdd):
             return part
         if not isinstance(node.op, ast.USub):
-            raise ExpressionError(f'"{_shown(node)}" is not allowed in an expression')
+            raise ExpressionError(f'"{shown(node)}" is not allowed in an expression')
         return parts.negative(part)
 
     def _number(self, node: ast.AST) -> Part:
@@ -378,7 +313,7 @@ class _Compiler:
 
     def _as_number(self, part: Part, node: ast.AST) -> Part:
         if part.kind not in NUMBERS:
-            raise ExpressionError(f'"{_shown(node)}" is {_a(part.kind)}; a number is needed')
+            raise ExpressionError(f'"{shown(node)}" is {_a(part.kind)}; a number is needed')
         return part
 
     def _binop(self, node: ast.BinOp) -> Part:
@@ -386,7 +321,7 @@ class _Compiler:
         if sign is None:
             word = _WORDS.get(type(node.op))
             hint = f" (did you mean `{word}`?)" if word else ""
-            raise ExpressionError(f'"{_shown(node)}" is not allowed in an expression{hint}')
+            raise ExpressionError(f'"{shown(node)}" is not allowed in an expression{hint}')
         a, b = self.compile(node.left), self.compile(node.right)
         if sign == "-" and a.kind == b.kind == "time":
             return parts.seconds(a, b)
@@ -400,7 +335,7 @@ class _Compiler:
 
     def _call(self, node: ast.Call) -> Part:
         if not isinstance(node.func, ast.Name) or node.keywords:
-            raise ExpressionError(f'"{_shown(node)}" is not allowed in an expression')
+            raise ExpressionError(f'"{shown(node)}" is not allowed in an expression')
         name = node.func.id
         function = FUNCTIONS.get(name)
         if function is None:
@@ -443,5 +378,5 @@ def _times(operands: Iterable[Part]) -> list[Part]:
 def _instant(text: str) -> Part:
     ns = instant(text)
     if ns is None:
-        raise ExpressionError(f'"{_cut(text)}" is not a time; write it as "2024-05-01T12:00:00Z"')
+        raise ExpressionError(f'"{cut(text)}" is not a time; write it as "2024-05-01T12:00:00Z"')
     return literal("time", ns)

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from operators.alert.watch import ENDING, OFF, PENDING, SET, Latch, Watch
 from pipeline.component import OperatorContext
-from pipeline.expression import clauses
 from pipeline.frame import instant_text
 from pipeline.parts import NUMBERS
 from pipeline.quantity import Duration
+from pipeline.syntax import clauses
 
 if TYPE_CHECKING:
     from operators.alert import Alert
     from operators.alert.levels import Level
-    from pipeline.expression import Clause, Expression
+    from pipeline.expression import Expression
     from pipeline.frame import Frame, Schema
+    from pipeline.syntax import Clause
 
 STATES = {OFF: "off", PENDING: "waits", SET: "firing", ENDING: "ending"}
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.alert import Alert
-from pipeline.expression import clauses
 from pipeline.frame import NO_PROGRESS, Frame, KeyTable, concatenate, empty
 from pipeline.journal.state import pack
+from pipeline.syntax import clauses
 from pipeline.testing import READINGS, frames, make
 
 TIMED: list[dict[str, Any]] = [
