@@ -8,20 +8,35 @@ from pipeline.alerts import alert_names
 from pipeline.component import State
 from pipeline.frame import DTYPES, NEVER, NO_PROGRESS, Column, Frame, Schema, concatenate, empty
 
+WAITING_ROWS = 512  # that are put in their places together: numpy's price is paid once a call, 70 µs for an update
+
 
 class Latest:
-    """By event time, and of rows of one time the one that arrived last. Memory: 16 bytes and 9 a field for each key."""
+    """By event time, and of rows of one time the one that arrived last. Rows are put in their places when there are enough of
+    them, or when somebody asks. Memory: 16 bytes and 9 a field for each key, and `WAITING_ROWS`."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self.time = np.full(0, NEVER, np.int64)
         self.values = {name: np.zeros(0, DTYPES[f.kind]) for name, f in schema.fields.items()}
         self.present = {name: np.zeros(0, np.bool_) for name in schema.fields}
+        self._waiting: list[Frame] = []
+        self.waiting = 0  # rows of them
 
     def update(self, frame: Frame) -> None:
         """Take in rows that have become durable."""
-        if not len(frame):
+        if rows := len(frame):
+            self._waiting.append(frame)
+            self.waiting += rows
+            if self.waiting >= WAITING_ROWS:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Put in their places the rows that wait."""
+        if not self._waiting:
             return
+        frame = concatenate(self._waiting)
+        self._waiting, self.waiting = [], 0
         self._grow(int(frame.key.max()) + 1)
         if len(frame) > 1 and bool((np.diff(frame.time) < 0).any()):
             frame = frame.take(np.argsort(frame.time, kind="stable"))
@@ -34,6 +49,7 @@ class Latest:
 
     def keys(self) -> int:
         """How many have had a row."""
+        self._settle()
         return int(np.count_nonzero(self.time != NEVER))
 
     def _grow(self, keys: int) -> None:
@@ -48,6 +64,7 @@ class Latest:
 
     def frame(self) -> Frame:
         """A row for each key seen, by code."""
+        self._settle()
         seen = np.flatnonzero(self.time != NEVER)
         columns = {name: Column(v[seen], self.present[name][seen]) for name, v in self.values.items()}
         return Frame(self.time[seen], seen.astype(np.int32), np.zeros(len(seen), np.int64), columns, NO_PROGRESS)
@@ -76,6 +93,8 @@ class LatestAlerts:
 
     def update(self, frame: Frame) -> None:
         """Take in rows that have become durable."""
+        if not len(frame):
+            return
         names = np.array(alert_names(frame, ""), object)
         for name in dict.fromkeys(names.tolist()):
             self.by_alert.setdefault(name, Latest(self.schema)).update(frame.where(names == name))
