@@ -9,7 +9,6 @@ the step after. So a slow disk makes larger steps, not a longer queue.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +20,7 @@ import apsw
 from pipeline.clock import ArrivalClock, DroppingClock
 from pipeline.component import Receipt
 from pipeline.frame import BEGUN, NEVER, NO_PROGRESS, Frame, Progress, empty
-from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order
+from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order, Waiting
 from pipeline.intake import Arrived, Intake, Tick, number, numbers_of, payloads_of, refused_frame, runs
 from pipeline.journal import state
 from pipeline.latest import Latest, LatestAlerts
@@ -69,7 +68,7 @@ class Engine:
         self.order = Order()
         self._awake = asyncio.Event()
         self.intakes = {
-            name: Intake(name, source, BoundedInbox(self.order, self.arrivals, self.wake))
+            name: Intake(name, source, BoundedInbox(self.order, self.arrivals, self._came))
             for name, source in graph.sources.items()
         }
         self.latest: dict[str, Latest] = {}
@@ -112,6 +111,11 @@ class Engine:
     def wake(self) -> None:
         self._awake.set()
 
+    def _came(self) -> None:
+        """Something came into an inbox. What must wait for a commit anyhow is seen when that is done."""
+        if self._may_step():
+            self._awake.set()
+
     def stop(self) -> None:
         """Take nothing more, work off what has arrived, then end."""
         self.stopping = True
@@ -146,11 +150,12 @@ class Engine:
             self._look_at_time()
             if self._may_step() and self._may_commit() and self._something_to_do():
                 self.step()
-                await asyncio.sleep(0)
                 if self.limits.due(self.now):
                     self._prune()
                 if self._checkpoint_due():
                     await self._checkpoint()
+                if self._may_step():
+                    await asyncio.sleep(0)  # others get their turn between two steps
                 continue
             if self.in_flight == 0 and self._finished():
                 break
@@ -180,7 +185,14 @@ class Engine:
     def _may_step(self) -> bool:
         if self.in_flight == 0:
             return True
-        return self.in_flight < IN_FLIGHT and sum(i.inbox.fill() for i in self.intakes.values()) >= WORTH_BYTES
+        return self.in_flight < IN_FLIGHT and self._fill() >= WORTH_BYTES
+
+    def _fill(self) -> int:
+        """Bytes that wait."""
+        fill = 0
+        for intake in self.intakes.values():
+            fill += intake.inbox.fill()
+        return fill
 
     def _may_commit(self) -> bool:
         """The least interval between commits is over, or there is no room to wait for it."""
@@ -193,9 +205,12 @@ class Engine:
         self._take_in(not self.blocked())
         wait = self._next_look()
         self._beating = wait is not None and self.heartbeat is not None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None if wait is None else wait / 1e9):
-                await self._awake.wait()
+        timer = None if wait is None else asyncio.get_running_loop().call_later(wait / 1e9, self.wake)
+        try:
+            await self._awake.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _take_in(self, open_: bool) -> None:
         for intake in self.intakes.values():
@@ -396,17 +411,26 @@ class Engine:
                 for publish in self.published:
                     publish(writes, end)
             replay.finish(error)
-            for name, waiting, receipt in receipts:
-                self._acknowledge(name, waiting.payload, receipt if error is None else Receipt(0, [], FAILED))
             self.wake()
+            if self._step_goes_first():
+                asyncio.get_running_loop().call_soon(self._acknowledge, receipts, error)
+            else:
+                self._acknowledge(receipts, error)
 
         self.store.submit(writes, done)
 
-    def _acknowledge(self, name: str, payload: Any, receipt: Receipt) -> None:
-        if payload.request is not None:
-            self.intakes[name].inbox.requests.answered(payload.request, receipt)
-        if payload.done is not None:
-            payload.done(receipt)
+    def _step_goes_first(self) -> bool:
+        """Before those are told who wait for what is durable: so the disk has work meanwhile. Little that waits is a short
+        step."""
+        return 0 < self._fill() < WORTH_BYTES and not self._checkpoint_due()
+
+    def _acknowledge(self, receipts: list[tuple[str, Waiting, Receipt]], error: BaseException | None) -> None:
+        for name, (_, payload), receipt in receipts:
+            told = receipt if error is None else Receipt(0, [], FAILED)
+            if payload.request is not None:
+                self.intakes[name].inbox.requests.answered(payload.request, told)
+            if payload.done is not None:
+                payload.done(told)
 
     def _show(self, frames: dict[str, Frame]) -> None:
         for stream, frame in frames.items():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -26,7 +28,7 @@ from pipeline.component import (
     SourceContext,
     StepWrites,
 )
-from pipeline.engine import Engine
+from pipeline.engine import WORTH_BYTES, Engine
 from pipeline.frame import SECOND, Field, Frame, KeyTable, Schema, column
 from pipeline.graph import Graph
 from pipeline.inbox import INBOX_PAYLOADS
@@ -35,6 +37,7 @@ from pipeline.journal.commit import StateInUse, Store
 from pipeline.nodes import Node
 from pipeline.recovery import begin, recover
 from pipeline.writes import Writes
+from tests.waiting import eventually
 
 READINGS = Schema("id", {"value": Field("float")})
 Rows = list[tuple[str, int, float]]  # key, seconds, value
@@ -247,6 +250,56 @@ async def test_a_receipt_comes_after_the_commit(rig: Make) -> None:
     assert (r.receipts[0].taken, r.receipts[0].refused[0].reason) == (1, "minus one")
     assert await r.recorded() == 1
     assert await r.dead() == ["minus one"]
+
+
+@asynccontextmanager
+async def running(r: Rig) -> AsyncIterator[Event]:
+    """The engine runs, and nothing is written before the event is set."""
+    written = Event()
+    await r.engine.begun()
+    r.store.submit(lambda _: written.wait(), lambda *_: None)
+    task = asyncio.create_task(r.engine.run())
+    try:
+        yield written
+    finally:
+        written.set()
+        r.engine.stop()
+        await task
+
+
+async def test_what_waits_is_a_step_before_those_are_told_who_waited(rig: Make) -> None:
+    """The disk has work while they are told. What came last is told last, after a commit of its own."""
+    r = rig()
+    told: list[tuple[str, int, int]] = []
+
+    def offer(name: str) -> None:
+        payload = Payload([(name, 1, 1.0)], 10)
+        payload.done = lambda _: told.append((name, r.engine.number, r.store.commits))
+        assert r.engine.intakes["in"].inbox.offer(payload)
+
+    async with running(r) as written:
+        commits = r.store.commits
+        offer("a")
+        await eventually(lambda: r.engine.in_flight == 1)
+        offer("b")
+        await asyncio.sleep(0)
+        assert (r.engine.in_flight, told) == (1, [])
+        written.set()
+        await eventually(lambda: len(told) == 2)
+    assert [(name, steps) for name, steps, _ in told] == [("a", 2), ("b", 2)]
+    assert commits < told[0][2] < told[1][2]
+
+
+async def test_much_that_waits_is_a_step_before_the_last_one_is_durable(rig: Make) -> None:
+    """It becomes much while a step is in flight, and nothing else happens that would have the engine look."""
+    r = rig()
+    inbox = r.engine.intakes["in"].inbox
+    async with running(r):
+        for steps, size in ((1, 10), (1, WORTH_BYTES // 2), (2, WORTH_BYTES // 2)):
+            assert inbox.offer(Payload([("a", 1, 1.0)], size))
+            await eventually(lambda steps=steps: r.engine.in_flight == steps)  # type: ignore[misc]
+            await asyncio.sleep(0)
+            assert r.engine.in_flight == steps
 
 
 async def test_a_crash_is_a_rollback(rig: Make) -> None:
