@@ -20,7 +20,7 @@ from pipeline.component import Services
 from pipeline.frame import NO_PROGRESS, SECOND, Column, Field, Frame, KeyTable, Schema, concatenate, empty, instant_text
 from pipeline.frame import rows as rows_of
 from pipeline.server import HttpServer
-from sinks.query_server import live
+from sinks.query_server import feed, live
 from sinks.query_server.routes import mount
 
 # Clients here go away in the middle of an answer, and the loop of the test may end before asyncio has closed its side.
@@ -210,7 +210,7 @@ async def test_what_cannot_be_asked(question: str, status: int, said: str) -> No
 async def test_fifty_listeners_cost_one_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     """And those with a filter one for each filter."""
     encoded: list[Any] = []
-    monkeypatch.setattr(live, "rows", lambda *of: encoded.append(of) or rows_of(*of))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(feed, "rows", lambda *of: encoded.append(of) or rows_of(*of))  # type: ignore[func-returns-value]
     async with device() as (committed, url), aiohttp.ClientSession() as http:
         readers = []
         for i in range(50):
@@ -225,7 +225,7 @@ async def test_fifty_listeners_cost_one_encoding(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_no_more_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "LISTENERS", 1)
+    monkeypatch.setattr(feed, "LISTENERS", 1)
     monkeypatch.setattr(live, "HEARTBEAT_S", 0.05)
     async with device() as (_, url), aiohttp.ClientSession() as http:
         async with listening(url), http.get(f"{url}/api/live") as response:
@@ -315,7 +315,7 @@ async def test_wherever_it_stops_it_goes_on_there() -> None:
 
 
 async def test_too_much_to_catch_up_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "CATCH_UP", 3)
+    monkeypatch.setattr(feed, "CATCH_UP", 3)
     async with device() as (committed, url):
         committed.commit(valid="a1 a2 a3 a4 a5")
         async with listening(url, "?streams=valid", "0") as events:
@@ -336,7 +336,7 @@ async def test_an_id_of_another_history() -> None:
 
 async def test_a_slow_listener_is_told_what_it_missed_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for it is bounded, others are not held up, and no row is unaccounted for."""
-    monkeypatch.setattr(live, "QUEUE_BYTES", 100_000)
+    monkeypatch.setattr(feed, "QUEUE_BYTES", 100_000)
     async with device() as (committed, url), listening(url, "?streams=valid&key=b") as quick:
         host, port = url.removeprefix("http://").split(":")
         raw = socket.socket()
