@@ -3,22 +3,56 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 
+from tests.waiting import eventually
+
+PORTS = range(
+    10_000, 32_000
+)  # below those that systems give to whoever connects: one of these is never taken by chance
+EACH = 100  # for a process of tests
+
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    """A port at which nobody listens, and which no other process of tests is given as long as this one lives."""
+    _, ours = _range_of_our_own()
+    for port in itertools.islice(ours, EACH):
+        if (found := _bound(port)) is not None:
+            found.close()
+            return port
+    raise AssertionError(f"each of {EACH} ports is in use")
+
+
+@cache
+def _range_of_our_own() -> tuple[socket.socket, Iterator[int]]:
+    """What holds its first port, which says to others that it has an owner; and the others, again and again."""
+    ranges = PORTS[::EACH]
+    for i in range(len(ranges)):
+        first = ranges[(os.getpid() + i) % len(ranges)]
+        if (held := _bound(first)) is not None:
+            return held, itertools.cycle(range(first + 1, first + EACH))
+    raise AssertionError("all ranges of ports have an owner")
+
+
+def _bound(port: int) -> socket.socket | None:
+    made = socket.socket()
+    try:
+        made.bind(("127.0.0.1", port))
+    except OSError:
+        made.close()
+        return None
+    return made
 
 
 class Device:
@@ -47,16 +81,17 @@ class Device:
         """Returns when it is ready."""
         await self.spawn()
         assert self.process is not None
-        for _ in range(3000):
-            assert self.process.returncode is None, "it ended by itself"
+        process = self.process
+
+        async def ready() -> bool:
+            assert process.returncode is None, "it ended by itself"
             try:
                 async with http.get(self.url + "/ready") as answer:
-                    if answer.status == 200:
-                        return
+                    return answer.status == 200
             except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.02)
-        raise AssertionError("it did not get ready")
+                return False
+
+        await eventually(ready, lambda: "it did not get ready")
 
     def rss(self) -> float:
         """MB of memory that the process has now."""

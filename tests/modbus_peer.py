@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shutil
 import struct
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from pymodbus.constants import ExcCodes
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
+
+from tests.device import free_port
 
 SIZE = 300  # registers and bits of each table
 
@@ -81,8 +83,9 @@ class Plant:
         return bool(self._table(number, "c")[address // 16] >> address % 16 & 1)
 
     @asynccontextmanager
-    async def over_tcp(self, port: int = 0) -> AsyncIterator[str]:
+    async def over_tcp(self, port: int | None = None) -> AsyncIterator[str]:
         """Its url. With `port` it comes back where it was."""
+        port = free_port() if port is None else port
         self.server = ModbusTcpServer(self.devices, address=("127.0.0.1", port))
         accept, accepted = self.server.callback_new_connection, []
 
@@ -93,7 +96,6 @@ class Plant:
 
         self.server.callback_new_connection = accepting
         await self.server.serve_forever(background=True)
-        port = self.server.transport.sockets[0].getsockname()[1]
         try:
             yield f"tcp://127.0.0.1:{port}"
         finally:
@@ -127,12 +129,3 @@ def have_socat() -> bool:
 
 def words(*numbers: int) -> bytes:
     return struct.pack(f">{len(numbers)}H", *numbers)
-
-
-async def until(holds: Any, what: Iterable[Any] = ()) -> None:
-    """Until `holds()` is true; `what` is shown if it never is."""
-    for _ in range(3_000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(list(what))

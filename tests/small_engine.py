@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.component import Payload, Receipt, Refused, Source
 from pipeline.frame import instants
+from tests.waiting import eventually
 
 
 class SmallEngine:
@@ -42,11 +43,9 @@ class SmallEngine:
             await asyncio.gather(task, return_exceptions=True)
 
     async def until(self, holds: Callable[[], Any]) -> None:
-        for _ in range(3_000):
-            if holds():
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError(f"rows {self.rows[-5:]}, refused {self.refused[-5:]}, trouble {self.source.trouble!r}")
+        await eventually(
+            holds, lambda: f"rows {self.rows[-5:]}, refused {self.refused[-5:]}, trouble {self.source.trouble!r}"
+        )
 
     async def have(self, count: int) -> list[dict[str, Any]]:
         """The rows, once there are so many."""

@@ -16,6 +16,7 @@ from typing import Self
 import pytest
 
 from tests.device import free_port
+from tests.waiting import eventually
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
@@ -83,14 +84,17 @@ class Mosquitto:
         self.process = await asyncio.create_subprocess_exec(
             MOSQUITTO, "-c", str(self.config), stdout=nothing, stderr=nothing
         )
-        for _ in range(3000):
-            assert self.process.returncode is None, (self.folder / "log").read_text()
+        process = self.process
+
+        async def listens() -> bool:
+            assert process.returncode is None, (self.folder / "log").read_text()
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 writer.close()
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError("mosquitto did not start")
+                return True
+            return False
+
+        await eventually(listens, lambda: "mosquitto did not start")
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None and self.process.returncode is None:
@@ -102,11 +106,9 @@ class Mosquitto:
 
     async def logs(self, text: str, count: int = 1) -> None:
         """Returns once that stands in its log so often."""
-        for _ in range(3000):
-            if self.log().count(text) >= count:
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError(f"mosquitto did not say {text!r}: {self.log()[-2000:]}")
+        await eventually(
+            lambda: self.log().count(text) >= count, lambda: f"mosquitto did not say {text!r}: {self.log()[-2000:]}"
+        )
 
     async def settled(self, client: str) -> None:
         """Returns once it has every answer to what it has sent to a client with QoS 1 and 2; if that comes soon. With a

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import pytest
 
+from tests.waiting import PATIENCE_S, eventually
+
 mqtt = pytest.importorskip("paho.mqtt.client")
 
 
@@ -47,21 +49,22 @@ class Paho:
     async def subscribe(self, topic: str, qos: int = 1) -> None:
         self._subscribed.clear()
         self.client.subscribe(topic, qos)
-        assert await asyncio.to_thread(self._subscribed.wait, 10)
+        assert await asyncio.to_thread(self._subscribed.wait, PATIENCE_S)
 
     async def until(self, count: int) -> list[tuple[str, bytes]]:
         """Topics and payloads, once so many have come."""
-        for _ in range(3000):
-            if len(self.heard) >= count:
-                break
-            await asyncio.sleep(0.01)
-        return [(m.topic, m.payload) for m in self.heard]
+
+        def heard() -> list[tuple[str, bytes]]:
+            return [(m.topic, m.payload) for m in self.heard]
+
+        await eventually(lambda: len(self.heard) >= count, heard)
+        return heard()
 
     async def about(self, topic: str) -> bytes:
         """The payload of the first message of a topic, once it has come; others may come before it."""
-        for _ in range(3000):
-            for message in self.heard:
-                if message.topic == topic:
-                    return bytes(message.payload)
-            await asyncio.sleep(0.01)
-        raise AssertionError(f"nothing about {topic}, but {sorted({m.topic for m in self.heard})}")
+
+        first = await eventually(
+            lambda: next((m for m in self.heard if m.topic == topic), None),
+            lambda: f"nothing about {topic}, but {sorted({m.topic for m in self.heard})}",
+        )
+        return bytes(first.payload)

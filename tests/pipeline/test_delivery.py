@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from pipeline.frame import NO_PROGRESS, SECOND, Column, Field, Frame, KeyTable, 
 from pipeline.journal import dead, outbox
 from pipeline.journal.commit import Store
 from pipeline.thin import readings
+from tests.waiting import eventually
 
 SCHEMAS = {
     "readings": Schema("id", {"value": Field("float")}),
@@ -78,12 +80,14 @@ class Rig:
         return await self.store.read(lambda db: outbox.held(db, "cloud"))
 
     async def until(self, holds: Callable[[outbox.Waiting], bool]) -> outbox.Waiting:
-        for _ in range(3000):
-            status = await self.store.read(lambda db: outbox.status(db, "cloud"))
-            if holds(status):
-                return status
-            await asyncio.sleep(0.01)
-        raise AssertionError(status)
+        status: list[outbox.Waiting] = []
+
+        async def look() -> bool:
+            status[:] = [await self.store.read(lambda db: outbox.status(db, "cloud"))]
+            return holds(status[0])
+
+        await eventually(look, lambda: status)
+        return status[0]
 
 
 @asynccontextmanager
@@ -134,8 +138,7 @@ async def test_the_running_total_is_that_of_the_outbox(tmp_path: Path) -> None:
             if number:
                 peer.away = False
                 await r.until(lambda status: not status.rows)
-                await asyncio.sleep(0.05)
-                assert r.room.held == 0
+                await eventually(lambda: r.room.held == 0)
 
 
 async def test_alerts_beyond_the_size_are_kept_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -146,17 +149,24 @@ async def test_alerts_beyond_the_size_are_kept_and_told(tmp_path: Path, caplog: 
         for _ in range(30):
             await r.put(1, "alerts")
             await r.put(1)
-        for _ in range(3000):
-            (status,) = await r.delivery.status()
-            if status["warning"] and status["dropped"]:
-                break
-            await asyncio.sleep(0.01)
-        assert status["warning"].startswith("alerts alone take")
+
+        async def status() -> Any:
+            (told,) = await r.delivery.status()
+            return told
+
+        async def told_and_dropped() -> Any:
+            now = await status()
+            return now if now["warning"] and now["dropped"] else None
+
+        assert (await eventually(told_and_dropped))["warning"].startswith("alerts alone take")
         assert sum("alerts alone" in record.message for record in caplog.records) == 1
         peer.away = False
         await r.until(lambda status: not status.rows)
-        await asyncio.sleep(0.05)
-        assert (await r.delivery.status())[0]["warning"] is None
+
+        async def no_more() -> bool:
+            return (await status())["warning"] is None
+
+        await eventually(no_more)
     assert peer.count("alerts") == 30
 
 
@@ -235,11 +245,3 @@ async def test_a_batch_of_an_earlier_life_says_so(tmp_path: Path) -> None:
     async with rig(tmp_path, peer) as r:
         await r.until(lambda status: not status.rows)
     assert [batch.resumed for _, batch in peer.taken] == [True, False]
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    for _ in range(3000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never came to hold")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +23,6 @@ def windows(*averages: float | None) -> Frame:
 def alert() -> Frame:
     n = np.zeros(1, np.int64)
     return Frame(n, np.zeros(1, np.int32), n, {"state": Column(np.array(["firing"], object))}, NO_PROGRESS)
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    for _ in range(3000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never came to hold")
 
 
 def rig(folder: Path, sink: Sink) -> Outbox:

@@ -20,7 +20,8 @@ from pipeline.http_auth import SignSettings
 from pipeline.journal import dead, outbox
 from pipeline.quantity import Duration, Secret, Size, duration
 from sinks.cloud import Cloud, CloudSettings, TemplateSettings
-from tests.sinks.rig import SCHEMAS, Enqueued, alert, eventually, rig, windows
+from tests.sinks.rig import SCHEMAS, Enqueued, alert, rig, windows
+from tests.waiting import eventually
 
 Answer = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -89,10 +90,13 @@ async def test_what_passes_is_tried_again_the_same(tmp_path: Path, trouble: floa
     """The same bytes under the same key, also where the peer had taken it and did not say so in time."""
     peer = Peer()
     peer.answers = [trouble if isinstance(trouble, float) else web.Response(status=trouble) for _ in range(2)]
-    async with serving(peer) as url, rig(tmp_path, cloud(url, timeout=duration("100 ms"))) as r:
+    slow = isinstance(trouble, float)
+    async with serving(peer) as url, rig(tmp_path, cloud(url, timeout=duration("100 ms" if slow else "30 s"))) as r:
         await r.put("ten_seconds", windows(1, 2, 3))
         await r.until(sent=3, waiting=0, last_error=None)
-    assert len(peer.requests) == 3
+    assert len(peer.requests) >= 3
+    if not slow:  # an answer that nothing keeps may be late, too
+        assert len(peer.requests) == 3
     assert len({(h["Idempotency-Key"], body) for h, body in peer.requests}) == 1
 
 
@@ -142,14 +146,14 @@ async def test_a_full_buffer_drops_the_oldest_but_no_alert(tmp_path: Path) -> No
             await r.put("ten_seconds", windows(i))
             await r.put("hot", alert())
             await asyncio.sleep(0.005)
-        for _ in range(3000):
-            if (status := await r.status())["dropped"] == 30:
-                break
+
+        async def all_dropped() -> bool:
             r.delivery.wake()
-            await asyncio.sleep(0.01)
+            return (await r.status())["dropped"] == 30
+
+        await eventually(all_dropped)
         peer.answers.clear()
-        await r.until(waiting=0, sent=31)
-    assert status["dropped"] == 30
+        await r.until(waiting=0, sent=31, dropped=30)
 
 
 async def test_an_outage_on_the_wire(tmp_path: Path) -> None:

@@ -82,10 +82,10 @@ async def test_why_by_keyboard(tmp_path: Path) -> None:
         await page_.shows("raised when value > 30")
         await page_.shows("nobody yet")
         await page_.browser.until("document.querySelectorAll('#dialog canvas').length === 1")
-        assert await page_.says("document.getElementById('dialog').contains(document.activeElement)")
+        await page_.browser.until("document.getElementById('dialog').contains(document.activeElement)")
         await page_.press("Escape")
         await page_.browser.until("!document.getElementById('dialog').open")
-        assert await page_.says("document.activeElement.getAttribute('aria-label')") == "Why: hot s1"
+        await page_.browser.until("document.activeElement.getAttribute('aria-label') === 'Why: hot s1'")
 
 
 async def test_why_not_of_a_quiet_key(tmp_path: Path) -> None:

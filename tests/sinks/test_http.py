@@ -21,7 +21,8 @@ from pipeline.delivering import BatchSettings
 from pipeline.frame import NO_PROGRESS, SECOND, Field, Frame, KeyTable, Schema, column
 from pipeline.quantity import Duration, Secret, duration
 from sinks.http import MAYBE, Http, HttpSettings
-from tests.sinks.rig import eventually, rig
+from tests.sinks.rig import rig
+from tests.waiting import eventually
 
 SCHEMAS = {
     "orders": Schema("id", {"value": Field("float", True), "mode": Field("string", True), "on": Field("bool", True)})
@@ -34,10 +35,11 @@ class Peer:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.answers: list[web.Response] = []
+        self.answers: list[web.Response | None] = []  # None: it never does
         self.queries: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.at_once = self.most_at_once = 0
+        self.over = asyncio.Event()
         self.open = asyncio.Event()
         self.open.set()
 
@@ -49,7 +51,10 @@ class Peer:
         self.most_at_once = max(self.at_once, self.most_at_once)
         await self.open.wait()
         self.at_once -= 1
-        return self.answers.pop(0) if self.answers else web.Response()
+        answer = self.answers.pop(0) if self.answers else web.Response()
+        if answer is None:
+            await self.over.wait()
+        return answer or web.Response()
 
     def said(self) -> list[Any]:
         return [json.loads(body) for _, _, _, body in self.requests]
@@ -65,6 +70,7 @@ async def serving(peer: Peer) -> AsyncIterator[str]:
     try:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
+        peer.over.set()
         await runner.cleanup()
 
 
@@ -190,15 +196,10 @@ async def test_once_is_once(tmp_path: Path, answer: int | None) -> None:
     """Whatever becomes of it; it is noted, and the next row goes its way."""
     peer = Peer()
     async with serving(peer) as url:
-        if answer:
-            peer.answers = [web.Response(status=answer)]
-        else:
-            peer.open.clear()
-        async with rig(tmp_path, made(url, once=True, timeout=duration("200 ms"))) as r:
+        peer.answers = [web.Response(status=answer) if answer else None]
+        async with rig(tmp_path, made(url, once=True, timeout=duration("30 s" if answer else "3 s"))) as r:
             await r.put("orders", orders((0, 1), (0, 2)))
-            await r.until(failed=1)
-            peer.open.set()
-            await r.until(sent=1, waiting=0)
+            await r.until(sent=1, failed=1, waiting=0)
             ((reason, row),) = await r.letters()
     assert (f"HTTP {answer}" if answer else "did not answer") in reason
     assert row["value"] == 1

@@ -22,6 +22,7 @@ from pipeline.frame import rows as rows_of
 from pipeline.server import HttpServer
 from sinks.query_server import feed, live
 from sinks.query_server.routes import mount
+from tests.waiting import eventually
 
 # Clients here go away in the middle of an answer, and the loop of the test may end before asyncio has closed its side.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
@@ -231,13 +232,13 @@ async def test_no_more_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
         async with listening(url), http.get(f"{url}/api/live") as response:
             assert response.status == 503
             assert "Retry-After" in response.headers
-        for _ in range(1500):  # who has gone is noticed with the next heartbeat
+
+        async def let_in() -> bool:
+            """Who has gone is noticed with the next heartbeat."""
             async with http.get(f"{url}/api/live") as response:
-                if response.status == 200:
-                    break
-            await asyncio.sleep(0.02)
-        else:
-            raise AssertionError("the place of one who has gone is not given to another")
+                return response.status == 200
+
+        await eventually(let_in, lambda: "the place of one who has gone is not given to another")
 
 
 async def test_a_heartbeat_brings_the_id_forward(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,8 @@ from sinks import modbus
 from sinks.modbus import Modbus, ModbusSettings
 from tests.connectors.proxy import Proxy
 from tests.device import Device, free_port
-from tests.modbus_peer import Plant, until
+from tests.modbus_peer import Plant
+from tests.waiting import eventually
 
 SECOND = 1_000_000_000
 PLAN = Schema("valve", {"setpoint": Field("float", True), "open": Field("bool", True), "note": Field("string", True)})
@@ -35,7 +36,7 @@ REGISTERS: dict[str, Any] = {
 GIVEN: dict[str, Any] = {
     "units": {"north": 1, "south": 2},
     "registers": REGISTERS,
-    "timeout": "300 ms",
+    "timeout": "20 s",
     "retries": 0,
     "at_start": "hold",
 }
@@ -83,6 +84,13 @@ class Rig:
         self.made.write("plan", Frame(time, key, seq, columns, progress), self)
         return sum(len(frame) for _, frame in self.waiting[before:])
 
+    def passes(self, seconds: float) -> None:
+        """As if the input of each unit had been heard so much earlier."""
+        for unit in self.made.units.values():
+            assert unit.heard is not None
+            unit.heard -= seconds
+            unit._more.set()
+
     async def deliver(self) -> Outcome:
         batch, self.waiting = Batch("k", self.waiting), []
         return await self.made.deliver(batch)
@@ -109,7 +117,7 @@ async def acting(plant: Plant, **given: Any) -> AsyncIterator[Rig]:
         made, problems = sink(wall, url=url, **given)
         assert problems == []
         task = asyncio.create_task(made.run())
-        await asyncio.sleep(0)
+        await eventually(lambda: all(unit.heard is not None for unit in made.units.values()))
         try:
             yield Rig(made, wall)
         finally:
@@ -191,16 +199,16 @@ async def test_a_unit_that_is_silent_holds_up_no_other() -> None:
     async with acting(plant, timeout="100 ms") as rig:
         plant.silent.add(1)
         assert await rig.say("north", setpoint=21.0) == {}, "it is in hand"
-        await until(lambda: rig.made.trouble == "north: no answer within 0.1 s")
+        await eventually(lambda: rig.made.trouble == "north: no answer within 0.1 s")
         rig.made._patience = lambda: 1_000.0  # type: ignore[method-assign]
         assert await asyncio.wait_for(rig.say("north", setpoint=22.0), 20) == {}, "nobody waits for it"
         assert await rig.say("south", setpoint=23.0) == {}
-        assert plant.registers(2, 200) == [230]
+        await eventually(lambda: plant.registers(2, 200) == [230])
         plant.silent.clear()
         plant.written.clear()
-        await until(lambda: plant.registers(1, 200) == [220])
-        await until(lambda: rig.made.trouble == "")
-        assert [values for unit, _, _, values in plant.written if unit == 1] == [[220]]
+        await eventually(lambda: plant.registers(1, 200) == [220])
+        await eventually(lambda: rig.made.trouble == "")
+        assert {tuple(values) for unit, _, _, values in plant.written if unit == 1} == {(220,)}
 
 
 async def test_a_connection_that_is_half_open_is_given_up() -> None:
@@ -211,11 +219,11 @@ async def test_a_connection_that_is_half_open_is_given_up() -> None:
         rig, task = Rig(made, Wall()), asyncio.create_task(made.run())
         try:
             await rig.say("north", setpoint=21.0)
-            assert plant.registers(1, 200) == [210]
-            assert proxy.freeze()
+            await eventually(lambda: plant.registers(1, 200) == [210])
+            await eventually(proxy.freeze)
             await rig.say("north", setpoint=22.0)
-            await until(lambda: plant.registers(1, 200) == [220])
-            await until(lambda: made.trouble == "")
+            await eventually(lambda: plant.registers(1, 200) == [220])
+            await eventually(lambda: made.trouble == "")
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -228,14 +236,14 @@ async def test_a_command_that_ran_out_is_not_done_after_an_outage(caplog: pytest
     async with acting(plant, timeout="100 ms") as rig:
         plant.silent.add(1)
         await rig.say("north", setpoint=33.0)
-        await until(lambda: rig.made.trouble)
+        await eventually(lambda: rig.made.trouble)
         rig.wall.now += 11 * SECOND
-        await until(lambda: "setpoint = 33.0: expired" in caplog.text)
+        await eventually(lambda: "setpoint = 33.0: expired" in caplog.text)
         plant.silent.clear()
-        await until(lambda: plant.registers(1, 200) == [200])
+        await eventually(lambda: plant.registers(1, 200) == [200])
         assert [330] not in [values for *_, values in plant.written]
         assert await rig.say("north", setpoint=33.0) == {}
-        assert plant.registers(1, 200) == [330]
+        await eventually(lambda: plant.registers(1, 200) == [330])
 
 
 async def test_an_older_row_that_comes_later_is_not_done() -> None:
@@ -253,14 +261,14 @@ async def test_an_older_row_that_comes_later_is_not_done() -> None:
 async def test_silence_of_the_input() -> None:
     """Each unit by itself; a row that says the same keeps it; what comes after is done again."""
     plant = Plant(1, 2)
-    async with acting(plant, silent_for="400 ms") as rig:
+    async with acting(plant, silent_for="1 h") as rig:
         await rig.say("north", setpoint=50.0, open=True)
         await rig.say("south", setpoint=50.0)
-        for _ in range(12):
-            await asyncio.sleep(0.05)
+        for _ in range(2):
+            rig.passes(40 * 60)
             rig.step({"valve": "south", "setpoint": 50.0})
-        await until(lambda: plant.registers(1, 200) == [200])
-        await until(lambda: not plant.coil(1, 10))
+        await eventually(lambda: plant.registers(1, 200) == [200])
+        await eventually(lambda: not plant.coil(1, 10))
         assert plant.registers(2, 200) == [500]
         assert await rig.say("north", setpoint=50.0, open=True) == {}
         assert (plant.registers(1, 200), plant.coil(1, 10)) == ([500], True)
@@ -269,14 +277,12 @@ async def test_silence_of_the_input() -> None:
 async def test_rows_that_are_too_old_do_not_break_the_silence() -> None:
     """A backlog that a broker kept says nothing about now."""
     plant = Plant(1, 2)
-    async with acting(plant, silent_for="300 ms") as rig:
+    async with acting(plant, silent_for="1 h") as rig:
         await rig.say("north", setpoint=50.0)
-        for _ in range(3000):
-            await asyncio.sleep(0.01)
+        for _ in range(2):
+            rig.passes(40 * 60)
             rig.step({"valve": "north", "setpoint": 50.0, "age": 60})
-            if plant.registers(1, 200) == [200]:
-                return
-        raise AssertionError(plant.registers(1, 200))
+        await eventually(lambda: plant.registers(1, 200) == [200])
 
 
 async def test_a_row_that_is_too_old_does_not_hide_the_next() -> None:
@@ -292,18 +298,20 @@ async def test_a_row_that_is_too_old_does_not_hide_the_next() -> None:
 async def test_a_row_that_waited_longer_than_the_silence_is_not_done() -> None:
     """The safe value came meanwhile, and is not undone by what was said before it."""
     plant = Plant(1, 2)
-    async with acting(plant, silent_for="200 ms") as rig:
+    async with acting(plant, silent_for="1 h") as rig:
         rig.step({"valve": "north", "setpoint": 50.0})
-        await until(lambda: plant.registers(1, 200) == [200])
+        rig.passes(60 * 60)
+        await eventually(lambda: plant.registers(1, 200) == [200])
         outcome = await rig.deliver()
-        assert outcome.rejected == {0: "north: expired: the input has been silent for 200 ms since"}
+        assert outcome.rejected == {0: "north: expired: the input has been silent for 1 h since"}
         assert plant.registers(1, 200) == [200]
 
 
-async def test_the_stop_writes_safe_values() -> None:
+async def test_the_stop_writes_safe_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of each unit that answers; the one that does not is not waited for."""
+    monkeypatch.setattr(modbus, "STOP_S", 60.0)
     plant = Plant(1, 2)
-    async with acting(plant) as rig:
+    async with acting(plant, timeout="1 s") as rig:
         await rig.say("north", setpoint=50.0, open=True)
         await rig.say("south", setpoint=50.0, open=True)
         plant.silent.add(1)
@@ -313,9 +321,9 @@ async def test_the_stop_writes_safe_values() -> None:
 
 async def test_at_the_stop_those_that_answer_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that does not would use up the time of all."""
-    monkeypatch.setattr(modbus, "STOP_S", 1.0)
+    monkeypatch.setattr(modbus, "STOP_S", 5.0)
     plant = Plant(1, 2)
-    async with acting(plant, timeout="2 s") as rig:
+    async with acting(plant, timeout="10 s") as rig:
         await rig.say("south", setpoint=50.0)
         plant.silent.add(1)
         rig.made.units["north"].failures = 1
@@ -328,7 +336,7 @@ async def test_the_start(at_start: str, holds: list[int]) -> None:
     plant = Plant(1, 2)
     async with acting(plant, at_start=at_start) as rig:
         await rig.say("south", setpoint=50.0)
-        await until(lambda: plant.registers(1, 200) == holds)
+        await eventually(lambda: plant.registers(1, 200) == holds)
         assert plant.registers(2, 200) == [500]
 
 
@@ -339,9 +347,9 @@ async def test_heartbeat_and_refresh() -> None:
         await rig.say("north", setpoint=50.0)
         rig.wall.now += 3_600 * SECOND
         plant.written.clear()
-        await until(lambda: len([w for w in plant.written if w[2] == 200]) >= 3)
+        await eventually(lambda: len([w for w in plant.written if w[2] == 200]) >= 3)
         beats = [values[0] for unit, _, address, values in plant.written if (unit, address) == (1, 90)]
-        await until(lambda: any((unit, address) == (2, 90) for unit, _, address, _ in plant.written))
+        await eventually(lambda: any((unit, address) == (2, 90) for unit, _, address, _ in plant.written))
     assert beats == list(range(beats[0], beats[0] + len(beats)))
     assert {tuple(values) for _, _, address, values in plant.written if address == 200} == {(500,), (200,)}
     assert plant.registers(1, 200) == [200]
@@ -413,7 +421,7 @@ type = "modbus"
 input = "plan"
 url = "{url}"
 units = {{ north = 1, south = 2 }}
-timeout = "300 ms"
+timeout = "2 s"
 retries = 0
 registers.setpoint = {{ address = 200, type = "uint16", safe = 20 }}
 registers.open = {{ address = 10, table = "coil", safe = false }}
@@ -433,28 +441,26 @@ async def test_a_pipeline_that_is_stopped_and_killed(tmp_path: Path) -> None:
 
         async with Device(file, port) as device:
             await device.start(http)
-            await until(lambda: plant.registers(1, 200) == [20])
+            await eventually(lambda: plant.registers(1, 200) == [20])
             await tell(valve="north", setpoint=50, open=True)
-            await until(lambda: plant.coil(1, 10) and plant.registers(1, 200) == [50])
+            await eventually(lambda: plant.coil(1, 10) and plant.registers(1, 200) == [50])
             assert await device.end() == 0
             assert (plant.registers(1, 200), plant.coil(1, 10)) == ([20], False)
             await device.start(http)
             await tell(valve="north", setpoint=51, open=True)
-            await until(lambda: plant.coil(1, 10) and plant.registers(1, 200) == [51])
+            await eventually(lambda: plant.coil(1, 10) and plant.registers(1, 200) == [51])
             await device.end(signal.SIGKILL)
             assert (plant.registers(1, 200), plant.coil(1, 10)) == ([51], True)
             await device.start(http)
-            await until(lambda: plant.registers(1, 200) == [20] and not plant.coil(1, 10))
+            await eventually(lambda: plant.registers(1, 200) == [20] and not plant.coil(1, 10))
             plant.silent.add(2)
             await tell(valve="south", setpoint=52)
-            for _ in range(1500):
+
+            async def told() -> bool:
                 async with http.get(f"http://127.0.0.1:{port}/health") as answer:
-                    reasons = (await answer.json())["reasons"]
-                if "valves: south: no answer within 0.3 s" in reasons:
-                    break
-                await asyncio.sleep(0.02)
-            else:
-                raise AssertionError(reasons)
+                    return "valves: south: no answer within 2 s" in (await answer.json())["reasons"]
+
+            await eventually(told)
             plant.silent.clear()
             assert await device.end() == 0
 

@@ -24,6 +24,7 @@ from sinks.mqtt.discovery import HomeAssistantSettings
 from tests.peers.mosquitto import Mosquitto, needs_mosquitto
 from tests.peers.paho import Paho
 from tests.pipeline.mqtt.stub import Stub, stub
+from tests.waiting import eventually
 
 START = 1_700_000_000 * SECOND
 SCHEMAS = {
@@ -155,14 +156,19 @@ async def test_a_silent_broker_is_given_up() -> None:
     """And its connection with it."""
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(stub())
-        sink = made(f"mqtt://127.0.0.1:{broker.port}", timeout=duration("100 ms"))
+        sink = made(f"mqtt://127.0.0.1:{broker.port}", timeout=duration("1 s"))
         outcome = await sink.deliver(climate((0, 0, 1.0)))
-        assert outcome.reason == f"mqtt://127.0.0.1:{broker.port} did not answer within 100 ms"
+        assert outcome.reason == f"mqtt://127.0.0.1:{broker.port} did not answer within 1 s"
         assert not outcome.delivered
+
+        async def delivered() -> bool:
+            """On a loaded machine an answer may be late here, too."""
+            return (await sink.deliver(climate((0, 0, 1.0)))).delivered
+
         async with answering(stack, broker) as took:
-            assert (await sink.deliver(climate((0, 0, 1.0)))).delivered
+            await eventually(delivered)
             assert len(took) >= 1
-        assert len(broker.connects) == 2
+        assert len(broker.connects) >= 2
         await sink.close()
 
 

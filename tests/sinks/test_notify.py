@@ -26,6 +26,7 @@ from pipeline.masked import masked
 from pipeline.quantity import Duration, Secret
 from sinks.notify import Notify, NotifySettings
 from tests.sinks.rig import Enqueued, rig
+from tests.waiting import eventually
 
 # A library that one of apprise's plugins imports is behind the times.
 
@@ -177,11 +178,12 @@ async def test_who_was_told_is_not_told_again(tmp_path: Path, chat: Chat) -> Non
     async with rig(tmp_path, sink(chat.url("hidden-one"), Secret("json://127.0.0.1:1/hidden-two"))) as r:
         await r.put("hot", alerts("m"))
         await r.until(state="retrying")
-        for _ in range(1500):
-            told = (await r.status())["last_error"]
-            if chat.messages and "urls.0" not in told:
-                break
-            await asyncio.sleep(0.02)
+
+        async def only_the_other() -> str:
+            error: str = (await r.status())["last_error"]
+            return error if chat.messages and "urls.0" not in error else ""
+
+        told = await eventually(only_the_other)
         await asyncio.sleep(0.1)
     assert [m["message"] for m in chat.messages] == ["m"]
     assert told.startswith("JSON (urls.1): ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +20,8 @@ from pipeline.quantity import Secret, duration
 from pipeline.thin import thin
 from sinks.postgres import Postgres, PostgresSettings
 from tests.peers import postgres
-from tests.sinks.rig import eventually, rig
+from tests.sinks.rig import rig
+from tests.waiting import eventually
 
 pytestmark = [
     pytest.mark.skipif(postgres.version() is None, reason="PostgreSQL is not there"),
@@ -273,22 +273,20 @@ async def test_a_wrong_password_is_told_and_not_shown(tmp_path: Path, server: po
 
 async def test_a_transaction_that_was_left_open_holds_nothing_up_for_long(server: postgres.Postgres, db: Any) -> None:
     """A connection that was lost half-way has the key of the batch: its end is not waited for by hours."""
-    made = sink(server, timeout=duration("500 ms"))
-    lost = sink(server, timeout=duration("500 ms"))
+    made = sink(server, timeout=duration("3 s"))
+    lost = sink(server, timeout=duration("3 s"))
     async with delivering(made) as deliver, delivering(lost) as other:
-        await other(("readings", readings("x")))
+
+        async def had() -> bool:
+            return (await other(("readings", readings("x")), key="before")).delivered and lost._connection is not None
+
+        async def taken() -> bool:
+            return (await deliver(("readings", readings("y")), key="k")).delivered
+
+        await eventually(had)
         assert lost._connection is not None
         await lost._connection.execute("BEGIN; INSERT INTO headwater_batches VALUES ('k')")
-        ended = []
-
-        async def tried() -> None:
-            while not (await deliver(("readings", readings("y")), key="k")).delivered:
-                await asyncio.sleep(0.01)
-            ended.append(True)
-
-        task = asyncio.create_task(tried())
-        await eventually(lambda: bool(ended))
-        await task
+        await eventually(taken)
     assert await db.fetchval("SELECT count(*) FROM readings") == 2
 
 

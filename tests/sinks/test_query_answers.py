@@ -29,6 +29,7 @@ from pipeline.server import HttpServer
 from sinks.query_server import QueryServer, QueryServerSettings, forms, questions
 from sinks.query_server.routes import MOST_LONG
 from tests.sinks.test_query_server import T0, Listen, Told
+from tests.waiting import eventually
 
 SCHEMA = Schema("id", {"value": Field("float"), "n": Field("int")})
 WINDOWS = Schema("id", {"start": Field("time"), "revision": Field("int"), "n": Field("int")}, "windows")
@@ -195,12 +196,12 @@ async def test_so_many_long_answers_at_a_time() -> None:
             assert response.headers["Retry-After"] == "10"
         for response in waiting:
             response.close()
-        async with asyncio.timeout(30):
-            while True:
-                async with http.head("/api/streams/valid/rows?limit=all") as response:
-                    if response.status == 200:
-                        break
-                await asyncio.sleep(0.05)
+
+        async def there_is_room() -> bool:
+            async with http.head("/api/streams/valid/rows?limit=all") as response:
+                return response.status == 200
+
+        await eventually(there_is_room)
 
 
 async def test_an_answer_that_breaks_off_cannot_be_taken_for_whole(caplog: pytest.LogCaptureFixture) -> None:

@@ -28,6 +28,7 @@ from pipeline.mqtt.packets import (
 )
 from pipeline.mqtt.session import BrokerRefused, MqttError, Options, UnderWay
 from tests.pipeline.mqtt.stub import Stub, messages, stub
+from tests.waiting import eventually
 
 BOTH: Any = pytest.mark.parametrize("version", [4, 5])
 
@@ -215,21 +216,19 @@ async def test_a_broker_that_is_silent_is_given_up() -> None:
         broker = await stack.enter_async_context(stub())
         broker.welcome = ConnAck(False, 0, {"server_keep_alive": 1})
         client = await joined(stack, broker, Heard(), keepalive=600)
-        await asyncio.sleep(1.3)
-        assert broker.pings >= 1
+        await eventually(lambda: broker.pings >= 2)
         assert not client.ended.done()  # it answers
         broker.answers_pings = False
-        assert str(await asyncio.wait_for(client.ended, 10)) == "the broker has been silent for 1 s"
+        assert str(await asyncio.wait_for(client.ended, 60)) == "the broker has been silent for 1 s"
 
 
-async def test_a_broker_that_asks_for_fewer_signs_of_life_gets_as_many_as_are_wanted_here() -> None:
+@pytest.mark.parametrize("asked", [0, 600])
+async def test_a_broker_that_asks_for_fewer_signs_of_life_gets_as_many_as_are_wanted_here(asked: int) -> None:
     async with AsyncExitStack() as stack:
-        for asked in (0, 600):
-            broker = await stack.enter_async_context(stub())
-            broker.welcome = ConnAck(False, 0, {"server_keep_alive": asked})
-            await joined(stack, broker, Heard(), keepalive=1)
-            await asyncio.sleep(1.2)
-            assert broker.pings >= 1
+        broker = await stack.enter_async_context(stub())
+        broker.welcome = ConnAck(False, 0, {"server_keep_alive": asked})
+        await joined(stack, broker, Heard(), keepalive=1)
+        await eventually(lambda: broker.pings >= 1)
 
 
 async def test_who_is_held_back_is_not_taken_for_silent() -> None:
@@ -239,9 +238,8 @@ async def test_who_is_held_back_is_not_taken_for_silent() -> None:
         client = await joined(stack, broker, heard, keepalive=1)
         client.pause()
         broker.send(*messages(1, 2))
-        await asyncio.sleep(2.2)
+        await eventually(lambda: broker.pings >= 2)
         assert heard.batches == []
-        assert broker.pings >= 2
         client.resume()
         assert (await heard.ids(2))[0] == ["1", "2"]
         await asyncio.sleep(0.7)

@@ -16,6 +16,7 @@ from pipeline.component import Inbox, Payload, SourceContext
 from pipeline.frame import KeyTable
 from pipeline.sources import file
 from pipeline.sources.file import File, FileSettings
+from tests.waiting import eventually
 
 
 class Taken(Inbox):
@@ -132,11 +133,7 @@ async def test_following(tmp_path: Path) -> None:
     task = asyncio.create_task(made.run(inbox, None))
 
     async def until(*wanted: int) -> None:
-        for _ in range(6000):
-            if values(made, inbox.payloads) == list(wanted):
-                return
-            await asyncio.sleep(0.005)
-        raise AssertionError(values(made, inbox.payloads))
+        await eventually(lambda: values(made, inbox.payloads) == list(wanted), lambda: values(made, inbox.payloads))
 
     await until(1, 2)
     with path.open("a") as out:
@@ -166,10 +163,7 @@ async def test_a_followed_csv_has_its_header_in_every_chunk(tmp_path: Path) -> N
     made, inbox = source(tmp_path, path="in.csv", format="csv", follow=True), Taken()
 
     async def until(n: int) -> None:
-        for _ in range(6000):
-            if len(values(made, inbox.payloads)) >= n:
-                break
-            await asyncio.sleep(0.005)
+        await eventually(lambda: len(values(made, inbox.payloads)) >= n, lambda: values(made, inbox.payloads))
         assert values(made, inbox.payloads) == list(range(n))
 
     task = asyncio.create_task(made.run(inbox, None))
@@ -224,12 +218,12 @@ class Log:
         await asyncio.wait([self.task])
 
     async def all_read(self) -> None:
-        for _ in range(6000):
-            if len(values(self.made, self.inbox.payloads)) >= len(self.written):
-                break
-            await asyncio.sleep(0.005)
+        def read() -> list[int]:
+            return values(self.made, self.inbox.payloads)
+
+        await eventually(lambda: len(read()) >= len(self.written), lambda: (read(), self.written))
         await asyncio.sleep(0.02)
-        assert values(self.made, self.inbox.payloads) == self.written
+        assert read() == self.written
 
 
 @pytest.fixture
@@ -298,8 +292,10 @@ async def test_what_is_gone_is_told(log: Log, caplog: pytest.LogCaptureFixture) 
     log.inbox.payloads[:-1] = []
     (log.folder / "in.ndjson").write_text(lines(*range(100, 160)))
     log.start()
-    await asyncio.sleep(0.05)
-    assert values(log.made, log.inbox.payloads)[-60:] == list(range(100, 160))
+    await eventually(
+        lambda: values(log.made, log.inbox.payloads)[-60:] == list(range(100, 160)),
+        lambda: values(log.made, log.inbox.payloads),
+    )
     assert "is gone, and what came after in it" in caplog.text
 
 

@@ -36,6 +36,7 @@ from pipeline.sources.mqtt import Mqtt, MqttSettings
 from pipeline.sources.mqtt.feed import Feed
 from pipeline.topics import opened, sealed
 from tests.pipeline.mqtt.stub import Stub, messages, stub
+from tests.waiting import eventually
 
 TOPICAL = MqttSettings(
     url="mqtt://127.0.0.1",
@@ -378,12 +379,12 @@ class Taken:
 
     async def until(self, count: int) -> list[bytes]:
         """So many messages."""
-        for _ in range(3000):
-            found = [data for p in self.payloads for data in p.data.payloads]
-            if len(found) >= count:
-                return found
-            await asyncio.sleep(0.01)
-        raise AssertionError(f"{len(found)} messages came")
+
+        def come() -> list[bytes]:
+            return [data for p in self.payloads for data in p.data.payloads]
+
+        await eventually(lambda: len(come()) >= count, lambda: f"{len(come())} messages came")
+        return come()
 
 
 SIMPLE = MqttSettings(url="mqtt://h", topics=("t/#",), fields={"value": "float"})
@@ -514,7 +515,9 @@ async def test_a_full_inbox_stops_reading_and_loses_nothing() -> None:
         await running.remembered()
         await broker.took(Subscribe)
         running.inbox.room = 1
-        for i in (1, 2, 3, 4):
+        broker.send(*messages(1))
+        assert await running.inbox.until(1) == [b"1"]
+        for i in (2, 3, 4):
             broker.send(*messages(i))
             await asyncio.sleep(0.03)
         assert await running.inbox.until(1) == [b"1"]

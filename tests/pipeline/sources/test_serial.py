@@ -186,7 +186,7 @@ async def test_while_the_inbox_is_full_the_line_is_not_read(device: Device) -> N
                 break
             await asyncio.sleep(0.001)
         assert sent < 20_000
-        assert len(engine.payloads) == 2
+        await engine.until(lambda: len(engine.payloads) == 2)
         engine.go_on()
         await engine.have(3)
 
