@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from pipeline.component import Context, Decoded, ReadingSettings, Refused, item_of
-from pipeline.frame import UNFIT, Array, Bools, Column, Field, Ints, column
+from pipeline.frame import Array, Bools, Column, Field, Ints, column
+from pipeline.keys import UNFIT
 from pipeline.reading import parse_fields
 from pipeline.times import PER_UNIT, nanoseconds
 
