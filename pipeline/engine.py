@@ -20,6 +20,7 @@ import apsw
 from pipeline.clock import ArrivalClock, DroppingClock
 from pipeline.component import Receipt
 from pipeline.frame import BEGUN, NEVER, NO_PROGRESS, Frame, Progress, empty
+from pipeline.graph import REFUSED
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order, Waiting
 from pipeline.intake import Arrived, Intake, Tick, number, numbers_of, payloads_of, refused_frame, runs
 from pipeline.journal import state
@@ -48,6 +49,9 @@ CHECKPOINT_STEPS = 2_000  # a restart replays at most about this many steps
 CHECKPOINT_BYTES = 32_000_000  # or Frames of this size
 CHECKPOINT_NS = 300_000_000_000  # or five minutes
 HEARTBEAT_NS = 1_000_000_000  # while something waits for time to pass, time is looked at this often
+_NONE_REFUSED = empty(REFUSED, NO_PROGRESS)
+Told = tuple[str, Sequence[Waiting], list[Receipt]]  # what becomes of the payloads of a source in one step
+
 PAUSE_NS = 2_500_000_000  # a heartbeat later than this: the process was stopped, and nobody listened meanwhile
 
 
@@ -349,11 +353,9 @@ class Engine:
 
     def _refused(self, intake: Intake, arrived: Arrived | None, frame: Frame, writes: Writes) -> Frame:
         """The rows of `SOURCE.invalid`; they are dead letters too."""
-        schema = self.graph.streams[f"{intake.name}.invalid"]
         if arrived is None or not arrived.refused:
-            return refused_frame(
-                schema, Arrived(frame.time, frame.key, {}, frame.time, [], ()), self.graph.keys, 0, frame.progress
-            )
+            return _NONE_REFUSED.with_progress(frame.progress)
+        schema = self.graph.streams[f"{intake.name}.invalid"]
         intake.refused += len(arrived.refused)
         writes.letters += refusals(intake.name, intake.source, arrived, arrived.refused, frame.clock)
         seq = int(frame.seq[0]) if len(frame) else frame.progress.next_seq
@@ -394,8 +396,13 @@ class Engine:
         names = self.graph.keys.names
         writes.keys = (self.known_keys, names[self.known_keys :])
         self.known_keys = len(names)
-        receipts = [(i, w, r) for i, a in arrived.items() for w, r in zip(a.waiting, a.receipts(), strict=True)]
-        writes.requests = [(i, w.payload.request, r) for i, w, r in receipts if w.payload.request is not None]
+        told = [(name, came.waiting, came.receipts()) for name, came in arrived.items()]
+        writes.requests = [
+            (name, payload.request, receipt)
+            for name, waiting, receipts in told
+            for (_, payload), receipt in zip(waiting, receipts, strict=True)
+            if payload.request is not None
+        ]
         self.in_flight += 1
         self.steps_since += 1
         self.limits.record(writes.history.values())
@@ -413,9 +420,9 @@ class Engine:
             replay.finish(error)
             self.wake()
             if self._step_goes_first():
-                asyncio.get_running_loop().call_soon(self._acknowledge, receipts, error)
+                asyncio.get_running_loop().call_soon(self._acknowledge, told, error)
             else:
-                self._acknowledge(receipts, error)
+                self._acknowledge(told, error)
 
         self.store.submit(writes, done)
 
@@ -424,13 +431,15 @@ class Engine:
         step."""
         return 0 < self._fill() < WORTH_BYTES and not self._checkpoint_due()
 
-    def _acknowledge(self, receipts: list[tuple[str, Waiting, Receipt]], error: BaseException | None) -> None:
-        for name, (_, payload), receipt in receipts:
-            told = receipt if error is None else Receipt(0, [], FAILED)
-            if payload.request is not None:
-                self.intakes[name].inbox.requests.answered(payload.request, told)
-            if payload.done is not None:
-                payload.done(told)
+    def _acknowledge(self, told: list[Told], error: BaseException | None) -> None:
+        for name, waiting, receipts in told:
+            answered = self.intakes[name].inbox.requests.answered
+            for (_, payload), kept in zip(waiting, receipts, strict=True):
+                receipt = kept if error is None else Receipt(0, [], FAILED)
+                if payload.request is not None:
+                    answered(payload.request, receipt)
+                if payload.done is not None:
+                    payload.done(receipt)
 
     def _show(self, frames: dict[str, Frame]) -> None:
         for stream, frame in frames.items():

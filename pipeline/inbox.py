@@ -43,24 +43,21 @@ class Requests:
         self.answers: OrderedDict[str, Receipt] = OrderedDict()
         self.under_way: dict[str, list[Callable[[Receipt], None]]] = {}
 
-    def repeated(self, payload: Payload) -> bool:
+    def repeated(self, request: str, done: Callable[[Receipt], None] | None) -> bool:
         """True if it has come before: its answer is given now, or along with the first one's."""
-        if payload.request is None:
-            return False
-        answer = self.answers.get(payload.request)
+        answer = self.answers.get(request)
         if answer is not None:
-            if payload.done:
-                payload.done(answer._replace(repeated=True))
+            if done:
+                done(answer._replace(repeated=True))
             return True
-        if payload.request in self.under_way:
-            if payload.done:
-                self.under_way[payload.request].append(payload.done)
+        if request in self.under_way:
+            if done:
+                self.under_way[request].append(done)
             return True
         return False
 
-    def begin(self, payload: Payload) -> None:
-        if payload.request is not None:
-            self.under_way[payload.request] = []
+    def begin(self, request: str) -> None:
+        self.under_way[request] = []
 
     def answered(self, request: str, receipt: Receipt) -> None:
         """The request's readings are durable (or failed: then it may come again)."""
@@ -103,12 +100,13 @@ class BoundedInbox:
 
     def offer(self, payload: Payload) -> bool:
         """Take it if there is room."""
-        if self.requests.repeated(payload):
+        if payload.request is not None and self.requests.repeated(payload.request, payload.done):
             return True
         if not self._has_room():
             self.refused += 1
             return False
-        self.requests.begin(payload)
+        if payload.request is not None:
+            self.requests.begin(payload.request)
         if not payload.arrival:
             payload.arrival = self.clock.stamp()
         self._waiting.append(Waiting(self.order.take(), payload))
@@ -136,6 +134,17 @@ class BoundedInbox:
 
     def take(self) -> list[Waiting]:
         """What the next step works on: up to `STEP_BYTES`, at least one payload if any waits."""
+        if self._bytes <= STEP_BYTES:
+            taken = list(self._waiting)
+            self._waiting.clear()
+            self._bytes = 0
+        else:
+            taken = self._take_some()
+        if taken:
+            self._room.set()
+        return taken
+
+    def _take_some(self) -> list[Waiting]:
         taken: list[Waiting] = []
         size = 0
         while self._waiting and (not taken or size + self._waiting[0].payload.size <= STEP_BYTES):
@@ -143,8 +152,6 @@ class BoundedInbox:
             size += waiting.payload.size
             self._bytes -= waiting.payload.size + _ENTRY_BYTES
             taken.append(waiting)
-        if taken:
-            self._room.set()
         return taken
 
     def close(self, closed: bool = True) -> None:

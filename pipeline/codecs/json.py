@@ -54,14 +54,19 @@ class Json(Typed):
         refused: list[Refused] = []
         rows: list[Any] = []
         counts: list[int] = []
+        rest = iter(payloads)
         with Unhurried():
-            for i, payload in enumerate(payloads):
+            while len(counts) < len(payloads):
                 before = len(rows)
                 try:  # mostly a payload is one reading, or many lines, which this sees at the end of the first
-                    rows.append(self._one(payload))
-                except UNREADABLE:
-                    self._each(i, self._texts(payload), rows, refused)
-                counts.append(len(rows) - before)
+                    rows.extend(map(self._one, rest))
+                except UNREADABLE:  # what came before it stays, and `rest` goes on behind it
+                    counts += [1] * (len(rows) - before)
+                    before, at = len(rows), len(counts)
+                    self._each(at, self._texts(payloads[at]), rows, refused)
+                    counts.append(len(rows) - before)
+                else:
+                    counts += [1] * (len(rows) - before)
         return self.structs(rows, counts, refused)
 
     def _texts(self, payload: bytes) -> list[bytes]:

@@ -29,8 +29,7 @@ def acknowledge_before_the_commit(patch: pytest.MonkeyPatch) -> Callable[[Simula
 
     def early(self: Engine, writes: Any, arrived: dict[str, Any], *rest: Any) -> None:
         for name, came in arrived.items():
-            told = [(name, waiting, receipt) for waiting, receipt in zip(came.waiting, came.receipts(), strict=True)]
-            self._acknowledge(told, None)
+            self._acknowledge([(name, came.waiting, came.receipts())], None)
         commit(self, writes, arrived, *rest)
 
     patch.setattr(Engine, "_commit", early)
