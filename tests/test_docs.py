@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.run import check
 from tests.device import Device, free_port
+from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -161,13 +162,8 @@ async def test_the_first_steps(tmp_path: Path) -> None:
 
 async def arrived(http: aiohttp.ClientSession, hub: Device) -> None:
     """The alert that waited for the cloud is in the hub's history."""
-    for _ in range(500):
-        rows = await hub.rows(http, "alerts")
-        if rows:
-            assert rows[0]["state"] == "firing"
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("nothing arrived")
+    rows = await eventually(lambda: hub.rows(http, "alerts"), lambda: "nothing arrived")
+    assert rows[0]["state"] == "firing"
 
 
 def test_the_settings_of_the_reference_pipeline_are_those_that_are_promised() -> None:

@@ -29,27 +29,44 @@ def wait_for_more(file: Path, process: subprocess.Popen[bytes]) -> None:
 def test_killed_while_it_reads(tmp_path: Path) -> None:
     """No row is missing, none is there twice, none is torn; a file that had other rows keeps them."""
     generate(tmp_path / "readings.ndjson", 300_000, seed=3)
-    wanted = {}
-    for name in ("undisturbed", "killed"):
-        folder = tmp_path / name
-        folder.mkdir()
-        text = PIPELINE.replace('path = "readings.ndjson"', f'path = "{tmp_path}/readings.ndjson"')
-        (folder / "pipeline.toml").write_text(text)
-        (folder / "alerts.ndjson").write_text("what was there before\n")
-    assert start(tmp_path / "undisturbed").wait(60) == 0
-    wanted = {name: (tmp_path / "undisturbed" / name).read_bytes() for name in OUTPUTS}
+    undisturbed = made(tmp_path, "undisturbed")
+    assert start(undisturbed).wait() == 0
+    wanted = outputs(undisturbed)
     assert wanted["alerts.ndjson"].startswith(b"what was there before\n{")
     chance, kills = random.Random(5), 0
+    for attempt in range(20):  # on a loaded machine it may be through before it is killed often enough
+        killed = made(tmp_path, f"killed-{attempt}")
+        kills = kill_until_it_ends(killed, chance)
+        assert start(killed).wait() == 0
+        assert outputs(killed) == wanted
+        if kills > 3:
+            return
+    raise AssertionError(f"it was through after {kills} kills, each time")
+
+
+def made(folder: Path, name: str) -> Path:
+    """A folder with the pipeline."""
+    own = folder / name
+    own.mkdir()
+    text = PIPELINE.replace('path = "readings.ndjson"', f'path = "{folder}/readings.ndjson"')
+    (own / "pipeline.toml").write_text(text)
+    (own / "alerts.ndjson").write_text("what was there before\n")
+    return own
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in OUTPUTS}
+
+
+def kill_until_it_ends(folder: Path, chance: random.Random) -> int:
+    """How often it was killed before it came to its end."""
+    kills = 0
     while True:
-        process = start(tmp_path / "killed")
+        process = start(folder)
         if chance.random() < 0.7:  # while it reads; otherwise while it starts
-            wait_for_more(tmp_path / "killed" / "windows.ndjson", process)
+            wait_for_more(folder / "windows.ndjson", process)
         time.sleep(chance.uniform(0.0, 0.02))
         process.send_signal(signal.SIGKILL)
-        process.wait(60)
-        if process.returncode == 0:
-            break
+        if process.wait() == 0:
+            return kills
         kills += 1
-    assert start(tmp_path / "killed").wait(60) == 0
-    assert kills > 3
-    assert {name: (tmp_path / "killed" / name).read_bytes() for name in OUTPUTS} == wanted

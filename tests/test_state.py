@@ -15,7 +15,9 @@ from typing import Any
 import aiohttp
 import pytest_asyncio
 
+from tests.connectors.world import Told
 from tests.device import Device, free_port
+from tests.waiting import eventually
 
 PIPELINE = """
 [pipeline]
@@ -54,10 +56,10 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest_asyncio.fixture
-async def device(tmp_path: Path) -> AsyncIterator[Device]:
+async def device(tmp_path: Path) -> AsyncIterator[Told]:
     port = free_port()
     (tmp_path / "pipeline.toml").write_text(PIPELINE.format(port=port))
-    async with Device(tmp_path / "pipeline.toml", port) as device:
+    async with Told(tmp_path / "pipeline.toml", port) as device:
         yield device
 
 
@@ -111,27 +113,28 @@ async def test_or_it_stops_if_told_so(device: Device, http: aiohttp.ClientSessio
     assert not list((device.file.parent / "state").glob("*damaged*"))
 
 
-async def test_a_file_that_was_changed_takes_over_at_sighup(device: Device, http: aiohttp.ClientSession) -> None:
+async def test_a_file_that_was_changed_takes_over_at_sighup(device: Told, http: aiohttp.ClientSession) -> None:
     """What is the same keeps its state: a window that was open counts on. A file with a mistake changes nothing."""
     await device.start(http)
     await post(device, http, ("a", 1000, 1.0), ("a", 2000, 1.0))
     good = device.file.read_text()
     device.file.write_text(good.replace("count()", "cuont()"))
     device.send(signal.SIGHUP)
-    await asyncio.sleep(0.5)
+    await eventually(lambda: "not reloaded, the pipeline goes on as it was" in device.output())
     assert (await health(device, http))["step"] > 0
     alert = '[operators.high]\ntype = "alert"\ninput = "readings"\nwhen = "value > 5"\n\n'
     changed = good.replace("[sinks.local]", alert + "[sinks.local]").replace('"seconds"]', '"seconds", "high"]')
     device.file.write_text(changed)
     device.send(signal.SIGHUP)
-    for _ in range(600):
+
+    async def taken_over() -> bool:
         try:
             async with http.get(device.url + "/api/streams") as answer:
-                if "high" in [stream["name"] for stream in (await answer.json())["streams"]]:
-                    break
+                return "high" in [stream["name"] for stream in (await answer.json())["streams"]]
         except (aiohttp.ClientError, KeyError):
-            pass
-        await asyncio.sleep(0.05)
+            return False
+
+    await eventually(taken_over)
     await post(device, http, ("a", 3000, 9.0), ("a", 20_000, 1.0))
     assert [(row["start"][17:19], row["n"]) for row in await device.rows(http, "seconds")] == [("00", 3)]
     assert [row["state"] for row in await device.rows(http, "high")] == ["firing", "cleared"]

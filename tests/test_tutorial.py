@@ -45,7 +45,7 @@ def run(folder: Path, lines: list[str]) -> list[tuple[str, int, str]]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )
     parts = re.split(r"=== (\d+) (\d+)\n", done.stdout)

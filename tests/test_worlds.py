@@ -22,6 +22,7 @@ from aiohttp import web
 
 from tests.device import Device, free_port
 from tests.peers.mosquitto import Mosquitto, needs_mosquitto
+from tests.waiting import eventually
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 WORLDS = ("surveillance", "health", "traffic")
@@ -69,21 +70,16 @@ class World(Device):
         self.process = await asyncio.create_subprocess_exec(*command, env=os.environ | self.environment)
 
     async def until(self, http: aiohttp.ClientSession, path: str, holds: Callable[[Any], bool]) -> Any:
-        for _ in range(600):
+        told: Any = None
+
+        async def look() -> bool:
+            nonlocal told
             async with http.get(self.url + path) as answer:
                 told = await answer.json()
-            if holds(told):
-                return told
-            await asyncio.sleep(0.05)
-        raise AssertionError(told)
+            return holds(told)
 
-
-async def eventually(holds: Callable[[], bool], what: Callable[[], Any]) -> None:
-    for _ in range(600):
-        if holds():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(what())
+        await eventually(look, lambda: told)
+        return told
 
 
 def passed(name: str) -> None:

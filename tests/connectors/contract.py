@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.connectors.rig import WRONG
 from tests.connectors.world import SinkWorld, SourceWorld, rig_class, sequence, world
+from tests.waiting import eventually
 
 KILLS = int(os.environ.get("KILLS", "1"))
 PAD = 4_000
@@ -41,12 +42,14 @@ async def source_survives_garbage(w: SourceWorld) -> None:
     before = len(await w.dead("given"))
     good = await w.send(1)
     bad = await w.rig.garbage()
-    good += await w.send(1)
-    await w.come(good)
 
     async def buried() -> bool:
         return len(await w.dead("given")) >= before + bad
 
+    if w.rig.promise == "newest value":  # the next one takes its place, whether it was seen or not
+        await w.until(buried, f"{bad} dead letters")
+    good += await w.send(1)
+    await w.come(good)
     await w.until(buried, f"{bad} dead letters")
     assert len(await w.dead("given")) == before + bad
 
@@ -72,7 +75,7 @@ async def source_outlives_its_peer(w: SourceWorld) -> None:
 async def source_finds_a_half_open_connection(w: SourceWorld) -> None:
     """A connection that is open and over which nothing comes is given up; readings come by a new one."""
     assert w.proxy is not None
-    assert w.proxy.freeze() > 0
+    await eventually(w.proxy.freeze)  # one that is just being made counts, too
     await _come_again(w)
 
 
@@ -159,7 +162,8 @@ async def sink_delivers(w: SinkWorld) -> None:
     assert await w.post(1)
     assert await w.post(100)
     have = await w.come(w.numbers)
-    assert sorted(have) == w.numbers
+    # An answer that is late has a batch sent again.
+    assert sorted(set(have) if w.rig.promise == "at least once" else have) == w.numbers
 
 
 async def sink_goes_on_behind_a_refusal(w: SinkWorld) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from tests.waiting import eventually
+
 SourcePromise = Literal["exactly once", "at least once", "at most once", "newest value"]
 SinkPromise = Literal["exactly once", "at least once", "at most once"]
 
@@ -145,12 +147,13 @@ async def ended(process: asyncio.subprocess.Process | None) -> None:
 
 async def listening(port: int) -> None:
     """Until somebody listens there."""
-    for _ in range(1500):
+
+    async def there() -> bool:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            await asyncio.sleep(0.02)
-        else:
-            writer.close()
-            return
-    raise AssertionError(f"nobody listens on port {port}")
+            return False
+        writer.close()
+        return True
+
+    await eventually(there, lambda: f"nobody listens on port {port}")

@@ -20,9 +20,9 @@ from tests.connectors.proxy import Proxy
 from tests.connectors.rig import Rig, SinkRig, SourceRig
 from tests.device import Device, free_port
 from tests.peer import serving
+from tests.waiting import eventually
 
 HERE = Path(__file__).parent
-PATIENCE_S = 30.0  # for whatever must happen in the end
 
 HEAD = """
 [pipeline]
@@ -156,16 +156,15 @@ class World:
 
     async def until(self, holds: Callable[[], Awaitable[Any]], what: str) -> Any:
         """What `holds` gives, once that is true."""
-        end = asyncio.get_running_loop().time() + PATIENCE_S
-        while not (found := await holds()):
+
+        async def runs_and_holds() -> Any:
             assert self.device.process is not None
             assert self.device.process.returncode is None, (
                 f"the process ended by itself: {self.device.output()[-2000:]}"
             )
-            if asyncio.get_running_loop().time() > end:
-                raise AssertionError(f"not within {PATIENCE_S} s: {what}; {self.device.output()[-2000:]}")
-            await asyncio.sleep(0.05)
-        return found
+            return await holds()
+
+        return await eventually(runs_and_holds, lambda: f"never: {what}; {self.device.output()[-2000:]}")
 
     async def shown(self) -> str:
         """All that the device says to those who ask or read its log."""

@@ -13,6 +13,7 @@ import weakref
 from pathlib import Path
 
 from tests.device import free_port
+from tests.waiting import eventually
 
 USER, PASSWORD, DATABASE = "postgres", "right", "postgres"
 
@@ -84,17 +85,17 @@ class Postgres:
     async def _ready(self) -> None:
         import asyncpg
 
-        for _ in range(1500):
+        async def lets_in() -> bool:
             try:
                 connection = await asyncpg.connect(self.url, password=PASSWORD)
             except (OSError, asyncpg.PostgresError):
                 assert self.process is not None
                 assert self.process.returncode is None, "PostgreSQL ended by itself"
-                await asyncio.sleep(0.02)
-            else:
-                await connection.close()
-                return
-        raise AssertionError("PostgreSQL did not get ready")
+                return False
+            await connection.close()
+            return True
+
+        await eventually(lets_in, lambda: "PostgreSQL did not get ready")
 
     async def stop(self) -> None:
         """At once, as in a crash, and its processes with it."""

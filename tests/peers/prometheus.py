@@ -13,6 +13,7 @@ import aiohttp
 from pipeline.http_auth import basic
 from tests.connectors.rig import ended, listening, program_version
 from tests.device import free_port
+from tests.waiting import eventually
 
 USER, PASSWORD = "headwater", "right"
 WHO = {"Authorization": basic(USER, PASSWORD)}
@@ -51,12 +52,12 @@ class Prometheus:
         )
         await listening(self.port)
         async with aiohttp.ClientSession(headers=WHO) as http:
-            for _ in range(600):
+
+            async def ready() -> bool:
                 async with http.get(f"{self.url}/-/ready") as answer:
-                    if answer.status == 200:
-                        return
-                await asyncio.sleep(0.05)
-        raise AssertionError("Prometheus did not get ready")
+                    return answer.status == 200
+
+            await eventually(ready, lambda: "Prometheus did not get ready")
 
     async def stop(self) -> None:
         await ended(self.process)

@@ -14,6 +14,7 @@ import pytest
 from pipeline.run import look
 from tests.device import Device, free_port
 from tests.test_http import PIPELINE
+from tests.waiting import eventually
 
 PROMETHEUS = shutil.which("prometheus")
 pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed")
@@ -57,14 +58,12 @@ async def test_prometheus_scrapes_it(tmp_path: Path) -> None:
             scraping = await asyncio.create_subprocess_exec(*command, stdout=said, stderr=subprocess.STDOUT)
         try:
             url = f"http://127.0.0.1:{prometheus}/api/v1/query?query="
-            for _ in range(600):
+
+            async def scraped() -> list[dict[str, Any]]:
                 assert scraping.returncode is None, (tmp_path / "log").read_text()
-                if found := await asked(http, url + "headwater_readings_total"):
-                    break
-                await asyncio.sleep(0.05)
-            else:
-                async with http.get(f"http://127.0.0.1:{prometheus}/api/v1/targets") as answer:
-                    raise AssertionError(await answer.text())
+                return await asked(http, url + "headwater_readings_total")
+
+            found = await eventually(scraped, (tmp_path / "log").read_text)
             counts = {row["metric"]["source"]: row["value"][1] for row in found}
             assert counts == {"readings": "3", "presence": "0", "dated": "0"}
             names = {row["metric"]["__name__"] for row in await asked(http, url + '{__name__=~"headwater.*"}')}

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from pipeline import arrow
 from pipeline.client import Client, News, Unanswered, _column, _guessed
+from tests.device import free_port
 from tests.test_http import PIPELINE, Running
 
 T0 = 1_700_000_000_000
@@ -156,9 +157,10 @@ async def test_with_a_token(tmp_path: Path) -> None:
 
 async def test_live_rows_go_on_after_a_restart(tmp_path: Path) -> None:
     """Those that came while the connection was broken are told, too, and each once."""
-    running = Running(tmp_path)
+    port = free_port()
+    text = PIPELINE.replace("127.0.0.1:0", f"127.0.0.1:{port}")
+    running = Running(tmp_path, text)
     await running.start()
-    port = running.pipeline.server.port
     heard: asyncio.Queue[News] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     begun = asyncio.Event()
@@ -178,7 +180,7 @@ async def test_live_rows_go_on_after_a_restart(tmp_path: Path) -> None:
         await running.post("/dated", {"id": "a", "ts": T0 + first, "a": 2})
         await asyncio.sleep(0.05)
     await running.stop()
-    again = Running(tmp_path, PIPELINE.replace("127.0.0.1:0", f"127.0.0.1:{port}"))
+    again = Running(tmp_path, text)
     await again.start()
     for value in (1, 5, 9):
         await again.post("/dated", {"id": "a", "ts": T0 + 1000 + value, "a": value})

@@ -461,7 +461,7 @@ async def test_a_connection_counts_until_it_is_closed() -> None:
 @pytest.mark.parametrize("used", [False, True])
 async def test_a_silent_connection_is_closed(used: bool) -> None:
     async with (
-        taking(Limits(silent_s=2 if used else 0.05, keep_alive_s=0.1 if used else 30)) as (_, server),
+        taking(Limits(silent_s=10 if used else 0.05, keep_alive_s=0.1 if used else 30)) as (_, server),
         client(server) as one,
     ):
         if used:

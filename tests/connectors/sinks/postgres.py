@@ -57,7 +57,7 @@ class PostgresRig(SinkRig):
 
     def settings_with(self, port: int | None, password: str) -> str:
         url = f"postgresql://{postgres.USER}@127.0.0.1:{port}/{postgres.DATABASE}"
-        return f'type = "postgres"\nurl = "{url}"\npassword = "{password}"\ntimeout = "1 s"'
+        return f'type = "postgres"\nurl = "{url}"\npassword = "{password}"\ntimeout = "2 s"'
 
     async def received(self) -> list[int]:
         return [row["n"] for row in await self._ask("fetch", "SELECT n FROM posted")]

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.connectors.rig import SourceRig
 from tests.device import free_port
 from tests.modbus_peer import Plant
+from tests.waiting import PATIENCE_S
 
 SEEN_S = 0.5  # a value is there for so long, if nobody asks
 
@@ -52,9 +53,9 @@ key = "id"
 units = {{ c = 1 }}
 registers = {{ n = {{ address = 100, type = "uint32" }} }}"""
 
-    async def _seen(self) -> None:
+    async def _seen(self, within_s: float = SEEN_S) -> None:
         """Until it has been asked for twice from now on: the second time it is what holds now."""
-        await self.plant.polled(2, SEEN_S)
+        await self.plant.polled(2, within_s)
 
     async def send(self, numbers: Sequence[int], pad: int = 0) -> list[int]:
         for number in numbers:
@@ -66,6 +67,6 @@ registers = {{ n = {{ address = 100, type = "uint32" }} }}"""
     async def garbage(self) -> int:
         """A register that is not there any more, for a while."""
         self.plant.refuses[1].add(100)
-        await self._seen()
+        await self._seen(PATIENCE_S)
         self.plant.refuses[1].clear()
         return 1

@@ -65,7 +65,7 @@ class OpcuaRig(SourceRig):
         return f"""type = "opcua"
 url = "opc.tcp://127.0.0.1:{port}"
 every = "20 ms"
-timeout = "500 ms"
+timeout = "2 s"
 queue = 1000
 key = "id"
 user = "pi"

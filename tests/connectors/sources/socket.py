@@ -42,7 +42,7 @@ class SocketRig(SourceRig):
         await self.feed.stop()  # ends the children that serve a connection, too
 
     def settings(self, port: int | None) -> str:
-        return f'type = "socket"\nurl = "tcp://127.0.0.1:{port}"\nread_timeout = "1 s"\n{FIELDS}'
+        return f'type = "socket"\nurl = "tcp://127.0.0.1:{port}"\nread_timeout = "3 s"\n{FIELDS}'
 
     async def send(self, numbers: Sequence[int], pad: int = 0) -> list[int]:
         return list(numbers) if await self.feed.write(b"".join(line(n, pad) + b"\n" for n in numbers)) else []

@@ -52,7 +52,7 @@ class Manager:
         self.socket.setblocking(False)
 
     async def hears(self, wanted: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (await asyncio.get_running_loop().sock_recv(self.socket, 100)).decode() != wanted:
                 pass
 

@@ -294,7 +294,7 @@ def test_watching(tmp_path: Path) -> None:
         file.write_text(HEAD + text)
         until("1 test, all passed")
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.stdout.close()

@@ -27,6 +27,7 @@ from pipeline.sources.camera.capture import Film  # noqa: E402
 from pipeline.sources.camera.looking import Looking, jpeg  # noqa: E402
 from tests.device import Device, free_port  # noqa: E402
 from tests.peers import rtsp  # noqa: E402
+from tests.waiting import eventually  # noqa: E402
 
 RATE = 10  # pictures a second
 HIGH, WIDE = 120, 160
@@ -240,13 +241,16 @@ def device_for(tmp_path: Path, url: str, *changes: tuple[str, str]) -> Device:
 
 
 async def until(device: Device, http: aiohttp.ClientSession, path: str, holds: Any) -> Any:
-    for _ in range(400):
+    told: Any = None
+
+    async def look() -> bool:
+        nonlocal told
         async with http.get(device.url + path) as answer:
             told = await answer.json()
-        if holds(told):
-            return told
-        await asyncio.sleep(0.05)
-    raise AssertionError(told)
+        return bool(holds(told))
+
+    await eventually(look, lambda: told)
+    return told
 
 
 async def test_an_alert_of_a_film_has_its_picture(tmp_path: Path, film: Path, http: aiohttp.ClientSession) -> None:

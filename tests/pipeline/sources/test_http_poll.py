@@ -142,7 +142,7 @@ async def test_a_redirect_is_not_followed() -> None:
 
 async def test_a_server_that_wants_to_be_left_alone_is() -> None:
     async with peer() as there:
-        there.status, there.headers = 429, {"Retry-After": "1"}
+        there.status, there.headers = 429, {"Retry-After": "600"}
         engine = SmallEngine(source(there.url))
         async with engine.running():
             await engine.until(lambda: engine.source.trouble)
@@ -211,7 +211,7 @@ async def test_it_is_asked_as_often_as_it_should_and_not_at_once() -> None:
         async with engine.running():
             await engine.have(3)
         assert there.times[0] - began >= 0.013  # what this seed gives
-        assert there.times[2] - there.times[0] >= 0.18
+        assert there.times[2] - began >= 0.19
 
 
 async def test_tls(tmp_path: Path) -> None:

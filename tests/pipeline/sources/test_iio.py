@@ -17,6 +17,7 @@ from pipeline.component import Inbox, Payload, SourceContext
 from pipeline.config import loads
 from pipeline.frame import KeyTable
 from pipeline.sources.iio import Iio, IioSettings, value_of
+from tests.waiting import eventually
 
 BME280 = {
     "name": "bme280",
@@ -68,16 +69,8 @@ class Rows:
 
     async def more(self, key: str, count: int = 1) -> dict[str, Any]:
         before = len(self.of(key))
-        await until(lambda: len(self.of(key)) >= before + count)
+        await eventually(lambda: len(self.of(key)) >= before + count)
         return self.of(key)[-1]
-
-
-async def until(holds: Any) -> None:
-    for _ in range(3_000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("never")
 
 
 def source(root: Path, **given: Any) -> tuple[Iio, list[tuple[str, str]]]:
@@ -122,14 +115,14 @@ async def test_a_device_that_is_gone_is_told_and_comes_back(tmp_path: Path) -> N
         await rows.more("greenhouse")
         shutil.rmtree(first)
         said = "greenhouse: there is no device bme280; there are: dht11"
-        await until(lambda: rows.made.trouble == said)
+        await eventually(lambda: rows.made.trouble == said)
         had = len(rows.of("greenhouse"))
         await rows.more("cellar", 3)
         assert len(rows.of("greenhouse")) == had
         assert rows.refused() == [said]
         put(tmp_path, "iio:device7", BME280)
         await rows.more("greenhouse")
-        await until(lambda: rows.made.trouble == "")
+        await eventually(lambda: rows.made.trouble == "")
 
 
 def test_a_device_that_goes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +140,7 @@ async def test_a_number_that_another_device_takes_is_not_mistaken(tmp_path: Path
         await rows.more("greenhouse")
         put(tmp_path, "iio:device1", {**BME280, "in_temp_input": "30000"})
         put(tmp_path, "iio:device0", DHT11)
-        await until(lambda: rows.of("greenhouse")[-1]["temperature"] == 30.0)
+        await eventually(lambda: rows.of("greenhouse")[-1]["temperature"] == 30.0)
         assert 19.0 not in [row["temperature"] for row in rows.of("greenhouse")]
 
 
@@ -158,7 +151,7 @@ async def test_the_second_of_a_name(tmp_path: Path) -> None:
     async with running(tmp_path, devices={"a": "dht11", "b": "dht11#2", "c": "dht11#3"}) as rows:
         assert (await rows.more("a"))["temperature"] == 2.0
         assert (await rows.more("b"))["temperature"] == 10.0
-        await until(lambda: "c: there is no device dht11#3" in rows.made.trouble)
+        await eventually(lambda: "c: there is no device dht11#3" in rows.made.trouble)
 
 
 async def test_a_driver_that_fails_costs_only_its_field(tmp_path: Path) -> None:
@@ -169,16 +162,19 @@ async def test_a_driver_that_fails_costs_only_its_field(tmp_path: Path) -> None:
     async with running(tmp_path) as rows:
         assert await rows.more("greenhouse") == {"temperature": None, "humidity": 48.213, "pressure": 1013.25}
         assert rows.made.trouble == "greenhouse: temperature: Is a directory"
-        (folder / "in_humidityrelative_input").write_text("nothing\n")
-        await until(lambda: "humidity: could not convert" in rows.made.trouble)
-        await until(lambda: len(rows.refused()) == 2)
+        (folder / "new").write_text("nothing\n")
+        (folder / "new").replace(
+            folder / "in_humidityrelative_input"
+        )  # or else it is empty for a moment, which is told
+        await eventually(lambda: "humidity: could not convert" in rows.made.trouble)
+        await eventually(lambda: len(rows.refused()) == 2)
         assert await rows.more("greenhouse") == {"temperature": None, "humidity": None, "pressure": 1013.25}
 
 
 async def test_a_device_without_any_of_the_channels(tmp_path: Path) -> None:
     put(tmp_path, "iio:device0", {"name": "bme280", "in_light_input": "1"})
     async with running(tmp_path) as rows:
-        await until(lambda: rows.made.trouble)
+        await eventually(lambda: rows.made.trouble)
         assert rows.made.trouble.startswith("greenhouse: bme280 has none of the channels in_temp, in_humid")
         assert rows.of("greenhouse") == []
 
@@ -192,7 +188,7 @@ async def test_a_driver_that_hangs_holds_up_nobody(tmp_path: Path) -> None:
     devices = {"greenhouse": "bme280", "cellar": "dht11"}
     async with running(tmp_path, devices=devices, timeout="50 ms") as rows:
         try:
-            await until(lambda: rows.made.trouble == "cellar: the driver has not answered within 50 ms")
+            await eventually(lambda: rows.made.trouble == "cellar: the driver has not answered within 50 ms")
             await rows.more("greenhouse", 10)
             assert rows.of("cellar") == []
         finally:
@@ -202,7 +198,7 @@ async def test_a_driver_that_hangs_holds_up_nobody(tmp_path: Path) -> None:
                 pipe.write("18000\n")
         await rows.more("cellar", 2)
         assert [row["temperature"] for row in rows.of("cellar")][:2] == [18.0, 19.0]
-        await until(lambda: rows.made.trouble == "")
+        await eventually(lambda: rows.made.trouble == "")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from pipeline.sources.opcua import Change, Opcua, OpcuaSettings, nanoseconds, to
 from tests.connectors.proxy import Proxy
 from tests.device import free_port
 from tests.stranger import stranger
+from tests.waiting import eventually
 
 asyncua: Any = library  # its types are no help: what the protocol calls an Int16 is a class of its own there
 ua = asyncua.ua
@@ -154,7 +155,7 @@ class Taken(Inbox):
 
 def source(folder: Path = Path(), **given: Any) -> tuple[Opcua, list[tuple[str, str]]]:
     base = {"url": "opc.tcp://127.0.0.1:4840", "nodes": NODES, "fields": FIELDS, "key": "machine"}
-    read = settings.read(OpcuaSettings, {**base, "every": "20 ms", "timeout": "500 ms", **given})
+    read = settings.read(OpcuaSettings, {**base, "every": "20 ms", "timeout": "2 s", **given})
     assert read.found == []
     context = SourceContext("line", KeyTable(), folder=folder)
     return Opcua(read.settings, context), context.problems
@@ -182,12 +183,8 @@ class Rows:
         await until(lambda: set(wanted) <= {(key, *values) for key, _, *values in self.all()}, self)
 
 
-async def until(holds: Any, rows: Rows | None = None) -> None:
-    for _ in range(3_000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError((rows.made.trouble, rows.all()) if rows else "never")
+async def until(holds: Any, rows: Rows) -> None:
+    await eventually(holds, lambda: (rows.made.trouble, rows.all()))
 
 
 @asynccontextmanager
