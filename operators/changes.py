@@ -142,6 +142,10 @@ class Changes(Operator):
     def memory(self) -> Memory:
         return Memory(self.last.width)
 
+    def forget(self, keys: Ints, frame: Frame) -> None:
+        super().forget(keys, frame)
+        self.last.forget(keys)
+
     def snapshot(self) -> State:
         return self.last.snapshot(self.context.keys)
 

@@ -15,6 +15,7 @@ from pipeline.frame import (
     Column,
     Field,
     Frame,
+    Ints,
     Progress,
     Schema,
     column,
@@ -290,7 +291,7 @@ class Pattern(Operator):
     def _give_up(self, key: int, *attempts: Open) -> None:
         for one in attempts:
             self.open[key].remove(one)
-        if not self.open[key]:
+        if attempts and not self.open[key]:
             del self.open[key]
             self.busy[key] = False
 
@@ -316,6 +317,12 @@ class Pattern(Operator):
         return Frame(end, key, seq, columns, progress)
 
     # --- state ---
+
+    def forget(self, keys: Ints, frame: Frame) -> None:
+        super().forget(keys, frame)
+        self.waiting.forget(keys)
+        for key in keys.tolist():
+            self._give_up(key, *self.open.get(key, ()))
 
     def due(self) -> int | None:
         fires = self.fires[0][0] + 1 if self.fires else FAR

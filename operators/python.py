@@ -19,6 +19,7 @@ from pipeline.frame import (
     Column,
     Field,
     Frame,
+    Ints,
     Schema,
     column,
     concatenate,
@@ -78,6 +79,7 @@ class Python(Operator):
     saved like any operator's, and a restart is exact. What else a chain remembers (`scan`, `pairwise`, variables) is not saved:
     at a restart it begins anew with what came since the last checkpoint. After a change of the code an object is given the
     state that the earlier one saved; if it does not take it, it begins anew, which is logged.
+    A class may have `forget(self, key)`, too: it is told of a key that is forgotten (`headwater forget`).
     Memory: that of the function.
     """
 
@@ -203,6 +205,12 @@ class Python(Operator):
         return time, key, seq, [_fitting(n, f, row.get(n)) for n, f in self.schema.fields.items()]
 
     # --- state ---
+
+    def forget(self, keys: Ints, frame: Frame) -> None:
+        super().forget(keys, frame)
+        if hasattr(self.target, "forget"):
+            for key in keys.tolist():
+                self.target.forget(self.context.keys.names[key])
 
     def memory(self) -> Memory:
         return Memory(beyond="what the function keeps")

@@ -182,6 +182,11 @@ class Resample(Operator):
 
     # --- time and state ---
 
+    def forget(self, keys: Ints, frame: Frame) -> None:
+        super().forget(keys, frame)
+        self.waiting.forget(keys)
+        self.last.forget(keys)
+
     def due(self) -> int | None:
         if self.linear:
             return None if self.waiting.first == FAR else self.waiting.first + 1

@@ -67,6 +67,10 @@ class Sample(Operator):
     def on_frame(self, frame: Frame) -> Frame:
         return self.way.push(frame)
 
+    def forget(self, keys: Ints, frame: Frame) -> None:
+        super().forget(keys, frame)
+        self.way.forget(keys)
+
     def due(self) -> int | None:
         return self.way.due()
 
@@ -85,6 +89,7 @@ class _Way(Protocol):
 
     def __init__(self, settings: SampleSettings, context: OperatorContext) -> None: ...
     def push(self, frame: Frame) -> Frame: ...
+    def forget(self, keys: Ints) -> None: ...
     def due(self) -> int | None: ...
     def memory(self) -> Memory: ...
     def snapshot(self) -> State: ...
@@ -112,6 +117,9 @@ class _Throttle:
         keep = np.sort(turns.order[linked(turns.first, following)])
         self.last.put_last(frame, keep)
         return frame.take(keep)
+
+    def forget(self, keys: Ints) -> None:
+        self.last.forget(keys)
 
     def due(self) -> int | None:
         return None
@@ -215,6 +223,10 @@ class _Debounce:
         waiting = self.waiting.time[self.waiting.has]
         return int(waiting.min()) + self.wait if len(waiting) else None
 
+    def forget(self, keys: Ints) -> None:
+        self.waiting.forget(keys)
+        self._first = self._earliest()
+
     def due(self) -> int | None:
         return self._first
 
@@ -299,6 +311,10 @@ class _Edge:
         order = np.lexsort((by_text(gone.key, self.keys), end, seq))
         gone = gone.take(order)
         return Frame(gone.time, gone.key, seq[order], gone.columns, progress)
+
+    def forget(self, keys: Ints) -> None:
+        rows = self._kept()
+        self._set(rows.where(~np.isin(rows.key, keys)))
 
     def due(self) -> int | None:
         return self._first

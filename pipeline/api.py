@@ -313,6 +313,18 @@ class Debug(Struct, kw_only=True):
     threads: list[Stack]
 
 
+class Forget(Struct, omit_defaults=True):
+    key: str
+    stream: Annotated[
+        str | None, Meta(description="Only in this stream and in what comes of it. Absent: everywhere.")
+    ] = None
+
+
+class Forgotten(Struct):
+    key: str
+    streams: Annotated[list[str], Meta(description="Those that showed a row of it as its latest, and show it no more.")]
+
+
 class Reload(Struct, omit_defaults=True):
     only_plan: Annotated[bool, Meta(description="Say what would change, and change nothing.")] = False
 

@@ -19,6 +19,7 @@ import apsw
 
 from pipeline.clock import ArrivalClock, DroppingClock
 from pipeline.component import Receipt
+from pipeline.forgetting import Forgetting
 from pipeline.frame import BEGUN, NEVER, NO_PROGRESS, Frame, Progress, empty
 from pipeline.graph import REFUSED
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order, Waiting
@@ -35,7 +36,8 @@ from pipeline.writes import Writes
 if TYPE_CHECKING:
     from pipeline.clock import Clock
     from pipeline.config import Config
-    from pipeline.graph import Graph
+    from pipeline.forgetting import Asked, Dropped
+    from pipeline.graph import Forget, Graph
     from pipeline.journal.commit import Store
     from pipeline.journal.dead import Letter
 
@@ -79,6 +81,7 @@ class Engine:
         self.alerts: dict[str, LatestAlerts] = {}
         self.not_understood: list[str] = []  # nodes whose saved state is of another version
         self.replays: deque[Replay] = deque()  # dead letters that wait for a step
+        self.forgetting = Forgetting(graph, self.latest, self.alerts)
         # Called in the loop after each commit, with the arrival number below which everything is durable.
         self.published: list[Callable[[Writes, int], None]] = []
         self.blocked: Callable[[], bool] = lambda: False  # a sink that blocks has a full outbox
@@ -143,12 +146,19 @@ class Engine:
         self.wake()
         return done
 
+    def forget(self, forget: Forget) -> asyncio.Future[Dropped]:
+        """Keep nothing of a key but its history, from the next step on. When that is durable: the streams that showed it."""
+        self.wake()
+        return self.forgetting.ask(forget)
+
     # --- the loop ---
 
     async def run(self) -> None:
         """Until `stop`, or until every source is at its end; then all is committed and a checkpoint taken."""
         for intake in self.intakes.values():
             intake.listen(self.clock.monotonic())
+        if self._checkpoint_due():  # a key was forgotten in the step that the journal ends with
+            await self._checkpoint()
         while self.failed is None:
             self._awake.clear()
             self._look_at_time()
@@ -178,7 +188,7 @@ class Engine:
         return self._arrived() or self._tick_due()
 
     def _arrived(self) -> bool:
-        if self.replays or self.outside:
+        if self.replays or self.outside or self.forgetting:
             return True
         return any(len(i.inbox) or self._ends_now(i) for i in self.intakes.values())
 
@@ -296,7 +306,8 @@ class Engine:
         numbers = dict(zip(arrived, number(list(arrived.values()), self.next_seq), strict=True)) if arrived else {}
         self.next_seq += sum(map(len, numbers.values()))
         self.number += 1
-        entry = state.Entry(clock, self.next_seq, {}, self.arrivals.last)
+        asked = self.forgetting.take()
+        entry = state.Entry(clock, self.next_seq, {}, self.arrivals.last, forgotten=[*asked.forgets])
         writes = Writes(self.files, self.number, entry)
         writes.unsure = self.stamped if unsure else ()
         frames: dict[str, Frame] = {}
@@ -316,7 +327,7 @@ class Engine:
             if invalid in self.graph.streams:
                 frames[invalid] = self._refused(intake, arrived.get(name), frame, writes)
         self._push(frames, writes, replay, brought)
-        self._commit(writes, arrived, frames, replay)
+        self._commit(writes, arrived, frames, replay, asked)
 
     def _latest(self, clock: int) -> int:
         """What is dated after this is refused. A clock that is not to be trusted cannot say what lies ahead of it."""
@@ -369,7 +380,7 @@ class Engine:
         keys = self.graph.keys.names
         writes.injected = {**replay.injected, **brought}
         self.bytes_since += sum(map(frame_bytes, brought.values()))
-        reached = self.graph.push(frames, writes.injected)
+        reached = self.graph.push(frames, writes.injected, writes.entry.forgotten)
         self._number_behind(reached)
         replay.deliver(self.graph, writes)
         for sink, stream, frame in reached:
@@ -392,7 +403,9 @@ class Engine:
 
     # --- the commit, and after it ---
 
-    def _commit(self, writes: Writes, arrived: dict[str, Arrived], frames: dict[str, Frame], replay: Replay) -> None:
+    def _commit(
+        self, writes: Writes, arrived: dict[str, Arrived], frames: dict[str, Frame], replay: Replay, asked: Asked
+    ) -> None:
         names = self.graph.keys.names
         writes.keys = (self.known_keys, names[self.known_keys :])
         self.known_keys = len(names)
@@ -404,7 +417,7 @@ class Engine:
             if payload.request is not None
         ]
         self.in_flight += 1
-        self.steps_since += 1
+        self._count_step(writes.entry)
         self.limits.record(writes.history.values())
         end = self.next_seq
         self.committed_at = self.clock.monotonic()
@@ -415,6 +428,8 @@ class Engine:
                 self.failed = error
             else:
                 self._show({**frames, **writes.history})
+            asked.finish(error)
+            if error is None:
                 for publish in self.published:
                     publish(writes, end)
             replay.finish(error)
@@ -454,6 +469,11 @@ class Engine:
             await self._awake.wait()
 
     # --- checkpoints ---
+
+    def _count_step(self, entry: state.Entry) -> None:
+        """A step that forgets a key is the last before a checkpoint: what is read again was refused for want of room that
+        this step has made, and would find it."""
+        self.steps_since = CHECKPOINT_STEPS if entry.forgotten else self.steps_since + 1
 
     def _checkpoint_due(self) -> bool:
         age = self.now - self.checkpoint_at
@@ -500,6 +520,7 @@ class Engine:
         self.next_seq = own["next_seq"]
         self.arrivals.last = own.get("stamp", self.arrivals.last)
         self.dropping.last = own.get("dropping")
+        self.graph.keys.forgotten = {*own.get("forgotten", ())}
         for name, (newest, watermark, quiet) in own["sources"].items():
             if intake := self.intakes.get(name):
                 intake.newest, intake.watermark, intake.quiet = newest, watermark, quiet
@@ -522,12 +543,13 @@ class Engine:
             frames[name] = frame = self._again(intake, part, tick, db)
             frames[f"{name}.invalid"] = self._refused_again(intake, part, frame.progress, db)
         injected = {node: unpack_frame(state.frame_bytes(db, id_), NO_PROGRESS) for node, id_ in entry.injected}
-        reached = self.graph.push(frames, injected)
+        reached = self.graph.push(frames, injected, entry.forgotten)
         self._show(frames | {stream: frame for _, stream, frame in reached})
+        self.forgetting.drop(entry.forgotten)
         self.number, self.next_seq = step, entry.first_seq
         self._number_behind(reached)
         # A pipeline that is killed again and again must come to its next checkpoint all the same.
-        self.steps_since += 1
+        self._count_step(entry)
         self.bytes_since += sum(map(frame_bytes, frames.values()))
 
     def paths(self) -> list[tuple[Path, bytes]]:
@@ -563,6 +585,7 @@ class Engine:
             "next_seq": self.next_seq,
             "stamp": self.arrivals.last,
             "dropping": self.dropping.last,
+            "forgotten": sorted(self.graph.keys.forgotten),
             "sources": {n: [i.newest, i.watermark, i.quiet] for n, i in self.intakes.items()},
         }
         states |= {f"{stream}.latest": latest.snapshot() for stream, latest in self.latest.items()}

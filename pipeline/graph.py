@@ -9,15 +9,16 @@ operator's edge, the guilty rows are set aside with the reason, and the others g
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import reactivex
 from reactivex import operators as ops
 from reactivex.subject import Subject
 
 from pipeline.component import Operator, OperatorContext, Sink, SinkContext, Source, SourceContext, State
-from pipeline.frame import Field, Frame, KeyTable, Progress, Schema, Sided, concatenate, empty
+from pipeline.frame import Field, Frame, Ints, KeyTable, Progress, Schema, Sided, concatenate, empty
 from pipeline.merge import Merge, merged_schema
 from pipeline.pictures import Pictures
 
@@ -41,6 +42,13 @@ class Guilty(NamedTuple):
     side: str = ""  # the further stream they came by; "": the input
 
 
+class Forget(NamedTuple):
+    """A key is gone for good."""
+
+    key: int
+    stream: str | None  # in what comes of it; None: everywhere
+
+
 class Edge:
     """An operator in the graph: its input, its outputs, and what becomes of its errors."""
 
@@ -54,6 +62,7 @@ class Edge:
         self.outlets: dict[str, Subject[Frame]] = {"": Subject(), **{o: Subject() for o in self.context.outputs}}
         self.failure = ""  # the newest error, for /health
         self.rows_in = self.rows_out = 0
+        self.forgets: Ints | None = None  # keys to forget after the next Frame
         self.injected: dict[str, Frame] = {}  # rows for this operator only, before those of its next Frame; as `inputs`
         self._came: list[Frame] = []
         self._error: Exception | None = None
@@ -79,12 +88,26 @@ class Edge:
         if self.injected:
             frame, self.injected = _before(self.injected, frame), {}
         self._run(frame)
+        if self.forgets is not None:
+            self._forget(self.forgets, frame)
+            self.forgets = None
         out = self._gather(self._came, self.operator.schema, frame.progress)
         self.rows_in += len(frame)
         self.rows_out += len(out)
         self.outlets[""].on_next(out)
         for name, schema in self.context.outputs.items():
             self.outlets[name].on_next(self._gather(self.context.emitted[name], schema, frame.progress))
+
+    def _forget(self, keys: Ints, frame: Frame) -> None:
+        """What comes of the others' forgetting has come in with the Frame: so nothing of the keys is left behind."""
+        try:
+            told = self.operator.forget(keys, frame)
+        except Exception as error:
+            self.failure = f"{type(error).__name__}: {error}"
+            log.exception("%s failed to forget keys", self.name)
+            return
+        if told is not None and len(told):
+            self._came.append(told)
 
     def _gather(self, came: list[Frame], schema: Schema, progress: Progress) -> Frame:
         if not came:
@@ -276,12 +299,21 @@ class Graph:
 
     # --- running ---
 
-    def push(self, frames: dict[str, Frame], injected: Mapping[str, Frame] = {}) -> list[tuple[str, str, Frame]]:
+    def push(
+        self,
+        frames: dict[str, Frame],
+        injected: Mapping[str, Frame] = {},
+        forgets: Sequence[Forget | tuple[int, str | None]] = (),
+    ) -> list[tuple[str, str, Frame]]:
         """One step: a Frame for each source and each `SOURCE.invalid`. What reached the sinks: (sink, stream, rows).
 
         `injected`: rows for one input of single operators ("NODE", or "NODE.SIDE"), that go before what comes to them;
-        their `seq` is lower.
+        their `seq` is lower. `forgets`: keys that operators forget when they have taken all this.
         """
+        for key, stream in forgets:
+            reached = {name.partition(".")[0] for name in self.reach(stream)}
+            for edge in (self.edges[name] for name in reached & self.edges.keys()):
+                edge.forgets = np.union1d(() if edge.forgets is None else edge.forgets, [key]).astype(np.int64)
         for address, rows in injected.items():
             name, _, side = address.partition(".")
             self.edges[name].injected[side] = rows
@@ -292,6 +324,9 @@ class Graph:
             outlet = self._outlets[name]
             if outlet.observers:  # Rx asks for a lock three times to find that nobody listens
                 outlet.on_next(frame)
+        for frame in frames.values():
+            self.keys.heard(frame.key)
+        self.keys.forgotten.update(key for key, stream in forgets if stream is None)
         # Rx calls the subscribers of a node in the order of their subscription; a file shows its inputs in that of the settings.
         delivered.sort(key=lambda came: self._places[came[0], came[1]])
         return delivered
@@ -308,6 +343,10 @@ class Graph:
             if any(stream.partition(".")[0] in nodes for stream in self.inputs.get(name, ())):
                 nodes.add(name)
         return {stream for stream in self.streams if stream.partition(".")[0] in nodes}
+
+    def reach(self, stream: str | None) -> set[str]:
+        """A stream's node with all that rows of it may reach; None: everything."""
+        return set(self.streams) if stream is None else self.reached_from([stream.partition(".")[0]])
 
     def watch(self, stream: str, observer: Callable[[Frame], None]) -> None:
         """Call `observer` with each Frame of a stream."""

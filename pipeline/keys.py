@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_KEY = 500  # characters
+MOST_CODES = 2**24 - 2  # of keys, those that were forgotten included: windows put a code into 24 bits
 FULL, UNFIT = -1, -2  # what stands for the code of a key that is refused
 
 
@@ -16,12 +17,14 @@ class KeyTable(dict[Any, int]):
     """Key -> code, in the order in which keys were first seen. A whole number is the key of its digits.
 
     At `limit` a new key gets the code `FULL`; one that is empty or longer than `MAX_KEY` gets `UNFIT`. Neither is kept.
+    A key that was forgotten keeps its code, since the history knows it by that, and takes no room until it is heard again.
     """
 
     def __init__(self, names: Iterable[str] = (), limit: int = 100_000) -> None:
         super().__init__()
         self.names: list[str] = []
         self.limit = limit
+        self.forgotten: set[int] = set()
         self._whole: int | None = None
         self._ranks = np.empty(0, np.int64)
         self.load(names)
@@ -34,7 +37,17 @@ class KeyTable(dict[Any, int]):
             return code
         if not 0 < len(name) <= MAX_KEY:
             return UNFIT
-        return self._add(name) if len(self.names) < self.limit else FULL
+        return self._add(name) if self.has_room() else FULL
+
+    def has_room(self) -> bool:
+        """For one more. Of those that were forgotten there may be as many again: their names are still needed."""
+        names = len(self.names) - (self._whole is not None)
+        return names - len(self.forgotten) < self.limit and names < min(2 * self.limit, MOST_CODES)
+
+    def heard(self, codes: NDArray[np.int32]) -> None:
+        """Those of these that were forgotten are keys like any other again."""
+        if self.forgotten:
+            self.forgotten.difference_update(codes.tolist())
 
     def _add(self, name: str) -> int:
         code = self[name] = len(self.names)

@@ -47,6 +47,14 @@ class Latest:
             self.values[name][key] = values[newer]
             self.present[name][key] = True if present is None else present[newer]
 
+    def forget(self, key: int) -> bool:
+        """Show nothing of a key, by code, until it has another row. Was there one?"""
+        self._settle()
+        shown = key < len(self.time) and int(self.time[key]) != NEVER
+        if shown:
+            self.time[key] = NEVER
+        return shown
+
     def keys(self) -> int:
         """How many have had a row."""
         self._settle()
@@ -98,6 +106,10 @@ class LatestAlerts:
         names = np.array(alert_names(frame, ""), object)
         for name in dict.fromkeys(names.tolist()):
             self.by_alert.setdefault(name, Latest(self.schema)).update(frame.where(names == name))
+
+    def forget(self, key: int) -> None:
+        for latest in self.by_alert.values():
+            latest.forget(key)
 
     def frame(self) -> Frame:
         """A row for each alert and key seen."""

@@ -27,6 +27,10 @@ class PerKey:
             more[: len(self.data)] = self.data
             self.data = more
 
+    def forget(self, keys: Array) -> None:
+        """These keys are as new ones."""
+        self.data[keys] = np.zeros((), self.data.dtype)
+
     @property
     def dtype(self) -> np.dtype[Any]:
         return self.data.dtype

@@ -14,12 +14,14 @@ from pipeline import inside, metrics
 from pipeline.component import Acknowledged, AlertNotes, RowsQuery, Silence, StreamInfo, Table, Unanswerable
 from pipeline.flash import Budget
 from pipeline.frame import NO_PROGRESS, Frame, Schema, concatenate, empty
+from pipeline.graph import Forget
 from pipeline.journal import alerts, dead, history, points, sql_tables
 from pipeline.journal import sql as asked
 from pipeline.journal.commit import those_set_aside
 from pipeline.letters import AT_ONCE, shown, why_not
 from pipeline.merge import Merge
 from pipeline.metrics import Metric
+from pipeline.problem import did_you_mean
 
 if TYPE_CHECKING:
     import apsw
@@ -144,6 +146,15 @@ class EngineServices:
         now = self.engine.clock.wall()
         new = Silence(alert, key, now + length, by, note, now)
         await self.engine.store.write(lambda db: alerts.silence(db, new))
+
+    async def forget(self, key: str, stream: str | None) -> list[str] | None:
+        graph = self.engine.graph
+        code = graph.keys.get(key)
+        if code is None:
+            raise Unanswerable(f'there is no key "{key[:100]}"')
+        if stream is not None and stream not in graph.streams:
+            raise Unanswerable(f'there is no stream "{stream[:100]}"{did_you_mean(stream, graph.streams)}')
+        return await self.engine.forget(Forget(code, stream))
 
     async def dead(self, limit: int, node: str | None = None, before: int | None = None) -> list[dict[str, Any]]:
         letters = await self.engine.store.read(lambda db: dead.letters(db, limit, node, before))

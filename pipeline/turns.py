@@ -170,6 +170,9 @@ class RowOfKey:
         columns = {name: column.take(keys) for name, column in self.columns.items()}
         return Frame(self.time[keys], keys.astype(np.int32), seq, columns, progress)
 
+    def forget(self, keys: Array) -> None:
+        self.has[keys[keys < len(self.has)]] = False
+
     def snapshot(self, keys: KeyTable) -> State:
         n = min(len(keys), len(self.has))
         arrays = {name: [a[:n].copy() for a in column if a is not None] for name, column in self.columns.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.frame import Frame, concatenate
+from pipeline.frame import Array, Frame, concatenate
 
 FAR = 2**63 - 1  # after all times
 _MANY = 1_024  # Frames that lie by themselves: each takes far more memory than its rows
@@ -83,6 +83,11 @@ class Waiting:
     def rows(self) -> Frame:
         """All that waits, by time."""
         return _by_time([self._ordered.take(slice(self._begin, None)), *self._recent])
+
+    def forget(self, keys: Array) -> None:
+        """Nothing of these keys waits any more."""
+        rows = self.rows()
+        self.put_back(rows.where(~np.isin(rows.key, keys)))
 
     def put_back(self, rows: Frame) -> None:
         """All that waits from now on: what `rows` gave, or some of it."""

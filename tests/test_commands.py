@@ -194,7 +194,7 @@ def test_a_mistake_is_2_with_a_way_out(line: str, said: str, folder: Path, capsy
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_unknown_option_is_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    needed = {"backup": ["--to", "x"], "restore": ["--from", "x"]}.get(command, [])
+    needed = {"backup": ["--to", "x"], "restore": ["--from", "x"], "forget": ["s1"]}.get(command, [])
     assert main([command, *needed, "--no-such-option"]) == 2
     assert f"headwater {command}: there is no option --no-such-option; " in capsys.readouterr().err
 
@@ -215,6 +215,7 @@ READ_A_FILE = {
     "query": "in {}",
     "dead": "{}",
     "reload": "{}",
+    "forget": "s1 {}",
     "install-service": "--print {}",
     "bench": "{}",
     "backup": "{} --to copy",
@@ -409,6 +410,8 @@ PROVOKED: dict[tuple[str, int], tuple[Callable[[Path], None], str]] = {
     ("dead", 1): (nothing, "dead replay --all"),
     ("dead", 2): (nothing, "dead replay"),
     ("dead", 3): (damaged, "dead"),
+    ("forget", 1): (nothing, "forget a"),
+    ("forget", 2): (wrong_file, "forget a"),
     ("reload", 1): (nothing, "reload"),
     ("reload", 2): (wrong_file, "reload"),
     ("components", 0): (nothing, "components window"),
@@ -443,7 +446,7 @@ FINDINGS = {("test", 1), ("replay", 1), ("doctor", 1), ("doctor", 3)}  # what wa
 def test_every_status_that_is_promised_is_provoked() -> None:
     """These need a running pipeline: see test_of_a_running_pipeline."""
     promised = {(name, code) for name in COMMANDS for code in statuses(module(name).STATUS)}
-    assert promised == PROVOKED.keys() | {("reload", 0), ("health", 0)}
+    assert promised == PROVOKED.keys() | {("reload", 0), ("health", 0), ("forget", 0)}
 
 
 @pytest.mark.parametrize(("command", "status"), PROVOKED)
@@ -553,7 +556,7 @@ type = "query_server"
 inputs = ["in"]
 """
 BEARER = {"Authorization": "Bearer may do all"}
-ASKING = ("reload", "reload --plan", "graph --live", "health", "dead replay --all")
+ASKING = ("reload", "reload --plan", "graph --live", "health", "dead replay --all", "forget a")
 
 
 async def test_of_a_running_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -576,7 +579,8 @@ async def test_of_a_running_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for line in ASKING:
             if line != "health":  # which is open to all
                 first, *rest = line.split()
-                words = [first, *(["replay", "other.toml", "--all"] if first == "dead" else ["other.toml", *rest])]
+                given = {"dead": ["replay", "other.toml", "--all"], "forget": [*rest, "other.toml"]}
+                words = [first, *given.get(first, ["other.toml", *rest])]
                 status, out, err = await headwater(*words)
                 assert (status, out) == (1, ""), line
                 assert "answers 401" in err

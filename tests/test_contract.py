@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import registry
-from pipeline.frame import Field, Schema
-from pipeline.testing import Stream, make, run, streams
+from pipeline.frame import SECOND, Field, Schema
+from pipeline.testing import Mark, Reading, Stream, forget, make, run, streams
 
 READINGS = Schema(
     "key",
@@ -94,11 +94,54 @@ def test_no_cut_and_no_restart_changes_a_row(type_: str, example: dict[str, Any]
     files = getattr(_own_test(type_), "FILES", ()) if "table" in example else ()
 
     @settings(max_examples=40, deadline=None)
-    @given(streams(READINGS, max_size=15, sides=sides, files=files), st.integers(0, 3))
+    @given(streams(READINGS, max_size=15, sides=sides, files=files, forgets=True), st.integers(0, 3))
     def holds(stream: Stream, disorder: int) -> None:
         run(cls, example, stream, schema=READINGS, sides=sides, disorder=disorder, folder=folder_of(type_))
 
     holds()
+
+
+# What one key does is by these no business of that key alone.
+ACROSS_KEYS = {"group", "expect", "max_waiting", "by", "on", "function"}
+
+
+@pytest.mark.parametrize(
+    ("type_", "example"),
+    [case for case in CASES if not ACROSS_KEYS & {*case.values[1]}],  # type: ignore[misc]
+)
+def test_a_key_that_was_forgotten_begins_anew(type_: str, example: dict[str, Any]) -> None:
+    """After `forget` it is as if another key had said what this one had said before; no other key notices anything."""
+    cls, _ = registry.find("operator", type_)
+    sides, folder = sides_of(type_, example), folder_of(type_)
+    files = getattr(_own_test(type_), "FILES", ()) if "table" in example else ()
+    some = streams(READINGS, keys="ab", max_size=12, sides=sides, files=files)
+
+    @settings(max_examples=100, deadline=None)
+    @given(some, some, st.integers(0, 3))
+    def holds(before: Stream, after: Stream, disorder: int) -> None:
+        before = [item for item in before if not (isinstance(item, Mark) and item.ended)]
+        start = max([r["time"] for r in before if isinstance(r, dict)], default=0)
+        after = [_later(item, start) for item in after]
+        other = [{**r, "key": "z"} if isinstance(r, dict) and r["key"] == "a" else r for r in before]
+        more: dict[str, Any] = {"schema": READINGS, "sides": sides, "disorder": disorder, "folder": folder}
+        more["every_way"] = False
+        told = len(_of(run(cls, example, [*before, forget("a")], **more), "a"))
+        found = run(cls, example, [*before, forget("a"), *after], **more)
+        wanted = run(cls, example, [*other, *after], **more)
+        assert [str(row) for row in _of(found, "a")[told:]] == [str(row) for row in _of(wanted, "a")]
+        assert [str(row) for row in _of(found, "b")] == [str(row) for row in _of(wanted, "b")]
+
+    holds()
+
+
+def _of(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["key"] == key]
+
+
+def _later(item: Reading | Mark, seconds: float) -> Reading | Mark:
+    if isinstance(item, dict):
+        return {**item, "time": item["time"] + seconds}
+    return item if item.watermark is None else item._replace(watermark=item.watermark + int(seconds * SECOND))
 
 
 @pytest.mark.parametrize("type_", OPERATORS)

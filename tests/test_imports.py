@@ -39,6 +39,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.letters",
             "pipeline.limits",
             "pipeline.flash",
+            "pipeline.forgetting",
             "pipeline.outside",
             "pipeline.compactor",
             "pipeline.estimate",

@@ -121,6 +121,8 @@ class Alert(Operator):
     text of a single field of `by`, else the JSON of the values. Only the watermark is its time.
     `message`: text with `{field}` or `{field:format}`; the names above go before fields; a missing value
     reads "missing".
+    A key that is forgotten (`headwater forget`) while it fires gets a row that it is over, without fields; a key of `expect` that
+    was forgotten is watched again once it has a reading.
     At the limit: keys of `expect` beyond `max_keys` are not watched; groups beyond it share one.
     State: by key and level, whether it is set; of keys that are not at rest, since when, and the fields to show. When only
     conditions are changed (over the same fields) it is kept: what fires goes on, and the new conditions end it.
@@ -357,6 +359,17 @@ class Alert(Operator):
                 state.grow(keys)
 
     # --- time and state ---
+
+    def forget(self, keys: Ints, frame: Frame) -> Frame:
+        step = Step(frame.progress)
+        self._grow()
+        for key in keys.tolist():
+            watch = self.watches.pop(key, None)
+            self.timers.put(key, FAR)
+            if watch is not None:
+                watch.forgotten(step, frame.clock)
+        super().forget(keys, frame)
+        return self.rows.frame(frame, step)
 
     def due(self) -> int | None:
         due = min(self.timers.due(), self.rows.due(), self.silence.due() if self.silence else FAR)

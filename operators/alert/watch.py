@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Any, NamedTuple
 
-from pipeline.frame import Progress
+from pipeline.frame import BEGUN, Progress
 
 FAR = 2**63 - 1  # later than every time: nothing is due
 
@@ -204,6 +204,14 @@ class Watch:
         if self.actual != self.told:
             self._tell(step, max(time, self.changed_at), seq)
         self.plan()
+
+    def forgotten(self, step: Step, clock: int) -> None:
+        """The key is gone for good: what fires is over, held back or not. Where time has not begun, the clock's is shown."""
+        if self.told < 0:
+            return
+        mark = step.progress.watermark
+        time = max(mark if mark > BEGUN else clock, self.told_at)
+        step.rows.append(Row(step.progress.next_seq, time, self.key, self.told, -1, self.told_since, (None,)))
 
     def advance(self, step: Step, mark: int, time: int | None = None, seq: int = -1) -> None:
         """Time passes, up to the watermark and up to the time of a reading that is to be heard."""

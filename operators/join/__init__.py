@@ -12,7 +12,7 @@ from operators.join.match import Match
 from operators.join.streams import AsOf
 from operators.join.table import Table, fields_of
 from pipeline.component import Memory, Operator, OperatorContext, Settings, State
-from pipeline.frame import Field, Frame, Schema, concatenate
+from pipeline.frame import Field, Frame, Ints, Schema, concatenate
 from pipeline.problem import did_you_mean
 from pipeline.quantity import Duration
 from pipeline.waiting import FAR
@@ -155,6 +155,11 @@ class Join(Operator):
         added = {self.prefix + name: c for name, c in given.columns.items()}
         joined = Frame(rows.time, rows.key, rows.seq, {**rows.columns, **added}, rows.progress)
         return joined.where(given.found) if self.drop else joined
+
+    def forget(self, keys: Ints, frame: Frame) -> None:
+        super().forget(keys, frame)
+        if self.asof is not None:
+            self.asof.forget(keys)
 
     def due(self) -> int | None:
         return None if self.asof is None else self.asof.due()

@@ -205,6 +205,12 @@ class AsOf:
 
     # --- state ---
 
+    def forget(self, keys: Ints) -> None:
+        """Readings of these keys that wait; and of `with` what is of these groups, which mostly are the keys."""
+        self.waiting.forget(keys)
+        self.recent.forget(keys)
+        self.settled.since[keys[keys < len(self.settled.since)]] = FAR
+
     def due(self) -> int | None:
         first = self.waiting.first
         return first + 1 if first < FAR else None

@@ -213,6 +213,10 @@ class Window(Operator):
             return due
         return min(due, (self.watermark // self.every + 1) * self.every)
 
+    def forget(self, keys: Ints, frame: Frame) -> None:
+        super().forget(keys, frame)
+        self.windows.forget(keys)
+
     def memory(self) -> Memory:
         if isinstance(self.windows, Sliding):
             each = 40 + 9 * len(self.aggregates.arguments)

@@ -186,6 +186,13 @@ class Aligned:
 
     # --- time and state ---
 
+    def forget(self, groups: Ints) -> None:
+        self.kept.leave_out(lambda cells: np.isin(cells & (SPAN - 1), groups))
+        live, oldest = self.cells.live(), self.cells.oldest
+        self.cells.restore(self.cells.snapshot(live[~np.isin(self.cells["group"][live], groups)]))
+        self.cells.oldest = oldest
+        self._look_ahead()
+
     def due(self) -> int | None:
         return None if self._next is None else min(self.grid.end(self._next), NEVER_DUE)
 
@@ -195,5 +202,8 @@ class Aligned:
     def restore(self, state: State) -> None:
         self.cells.restore(state["cells"])
         self.kept.restore(state["rows"])
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
         left = self.cells["window"][self.cells["open"]]
         self._next = int(left.min()) if len(left) else None

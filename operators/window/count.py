@@ -131,6 +131,12 @@ class Counting:
     def early(self, seq: int) -> Rows | None:
         return None
 
+    def forget(self, groups: Ints) -> None:
+        self.kept.leave_out(lambda cells: np.isin(cells & (SPAN - 1), groups))
+        there = groups[groups < len(self.columns["filled"])]
+        for name, (_, fill) in self._kinds.items():
+            self.columns[name][there] = fill
+
     def due(self) -> int | None:
         return None
 

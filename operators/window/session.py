@@ -295,6 +295,12 @@ class Sessions:
             more = max(groups - len(self._first), len(self._first))
             self._first = np.append(self._first, np.full(more, _NONE, np.int64))
 
+    def forget(self, groups: Ints) -> None:
+        state = self.snapshot()
+        left = ~np.isin(state["sessions"]["group"], groups)
+        self.restore(state | {"sessions": {name: column[left] for name, column in state["sessions"].items()}})
+        self.kept.leave_out(lambda cells: ~self._wanted(cells))
+
     def due(self) -> int | None:
         return None if self._next == NEVER_DUE else self._next
 

@@ -187,7 +187,9 @@ class Sliding:
         limit = watermark - self.size - self.lateness
         if int(self.time.min()) + (0 if at_once else self.size // 4) > limit:
             return
-        wanted = np.flatnonzero(self.time > limit)
+        self._keep(np.flatnonzero(self.time > limit))
+
+    def _keep(self, wanted: Ints) -> None:
         for name in ("group", "time", "number", "shown", "revision"):
             setattr(self, name, getattr(self, name)[wanted])
         self.values = [c.take(wanted) for c in self.values]
@@ -196,6 +198,9 @@ class Sliding:
         return None
 
     # --- time and state ---
+
+    def forget(self, groups: Ints) -> None:
+        self._keep(np.flatnonzero(~np.isin(self.group, groups)))
 
     def due(self) -> int | None:
         waiting = self.time[self.shown == _WAITS]

@@ -344,6 +344,11 @@ class Store:
         for part in self._parts:
             part.move(cell, to)
 
+    def leave_out(self, gone: Callable[[Ints], Bools]) -> None:
+        """Drop the values of the cells of which this is true."""
+        for part in self._parts:
+            part.leave_out(gone)
+
     def snapshot(self) -> list[Any]:
         return [part.snapshot() for part in self._parts]
 

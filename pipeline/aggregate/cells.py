@@ -16,7 +16,7 @@ from pipeline.frame import NEVER, Array, Ints
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SPAN = 1 << 24  # groups of one window: above every key code, as `max_keys` is at most 10 million
+SPAN = 1 << 24  # groups of one window: above every key code, as there are at most MOST_CODES
 EMPTY = -1  # no cell's number: its group would be 2**24 - 1
 _GOLDEN = 0.6180339887498949  # windows that follow each other start as far from each other as can be
 _JUMP = 0x9E3779B1  # odd, so that it comes by every place

@@ -121,6 +121,12 @@ class Kept:
         self._sorted = [np.delete(a, slice(low, high)) for a in self._sorted]
         self._tail.append(moved)
 
+    def leave_out(self, gone: Callable[[Ints], Bools]) -> None:
+        """Drop the rows of the cells of which this is true."""
+        self._sort()
+        left = ~gone(self._sorted[0])
+        self._sorted = [a[left] for a in self._sorted]
+
     def snapshot(self) -> list[Any]:
         self._sort()
         return [a.copy() for a in self._sorted]

@@ -26,6 +26,7 @@ COMMANDS = {
     "query": "look into the history that a pipeline keeps, running or not",
     "dead": "list dead letters (what was refused or failed, and why), or replay them",
     "reload": "have the running pipeline take over its changed file, and show what that changes",
+    "forget": "have the running pipeline forget a key that is gone for good",
     "components": "tell what sources, codecs, operators and sinks there are, and their settings",
     "schema": "print the JSON Schema of pipeline files, for an editor",
     "install-service": "have systemd run a pipeline at every start of the machine",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from pipeline.component.context import Context, State
-from pipeline.frame import Column, Field, Frame, KeyTable, Schema
+from pipeline.frame import Column, Field, Frame, Ints, KeyTable, Schema
 from pipeline.perkey import PerKey
 
 if TYPE_CHECKING:
@@ -151,6 +151,14 @@ class Operator:
 
     def due(self) -> int | None:
         """The lowest watermark at which rows would leave without a further reading; None: no such. ns"""
+        return None
+
+    def forget(self, keys: Ints, frame: Frame) -> Frame | None:
+        """These keys, by code, are gone for good: keep nothing of them; one that is heard again begins anew. Comes at the end
+        of a step, after its Frame, whose `progress` says where time is. What is to be told of it are rows of `schema`, with
+        the number `frame.progress.next_seq`; None: nothing. An operator with state beside that of `per_key` drops its own."""
+        for state in self.context.states.values():
+            state.forget(keys)
         return None
 
     def explain(self, key: int, readings: Frame) -> dict[str, Any] | None:

@@ -169,6 +169,11 @@ class Services(Protocol):
         """From now for `length` ns; 0 ends one."""
         ...
 
+    async def forget(self, key: str, stream: str | None) -> list[str] | None:
+        """Keep nothing of a key but its history, everywhere or in what comes of a stream. Durable when it returns: the
+        streams that showed a row of it; None: the pipeline has failed. Unanswerable: there is no such key, or stream."""
+        ...
+
     async def dead(self, limit: int, node: str | None = None, before: int | None = None) -> list[dict[str, Any]]: ...
     async def replay_dead(self, ids: Sequence[int] | None, node: str | None = None) -> dict[str, Any]:
         """Dead letters once more, by number; None: all (of a node)."""

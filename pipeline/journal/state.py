@@ -81,6 +81,7 @@ class Entry(msgspec.Struct, array_like=True):
     injected: list[
         tuple[str, int]
     ] = []  # where to (as `Graph.push` takes it), id in `frames`: rows for one operator alone
+    forgotten: list[tuple[int, str | None]] = []  # code of a key, and in what comes of which stream (None: everywhere)
 
 
 _ENTRY = msgspec.msgpack.Decoder(Entry)

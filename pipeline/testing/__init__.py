@@ -8,15 +8,15 @@ operator to what the graph relies on: it does not write to what it is given, its
 of arrival, its snapshot is a copy that can be saved, and it says beforehand when time alone would make rows leave.
 
 Readings are dicts `{"key": "a", "time": 3, "value": 21.5}` (times in seconds, or ns from 10**10 on; None: missing),
-with `tick(20)`, `file("…")` and `end()` among them; or text: `"a31 b-4@2.5 a- tick@20 end"`, where a reading comes each second
-unless `@` gives its time, and `-` alone is a missing value. Hypothesis makes them by `streams()`.
+with `tick(20)`, `file("…")`, `forget("a")` and `end()` among them; or text: `"a31 b-4@2.5 a- tick@20 forget@a end"`, where
+a reading comes each second unless `@` gives its time, and `-` alone is a missing value. Hypothesis makes them by `streams()`.
 
 Of an operator whose settings name further streams (`Operator.sides`), a reading with `"input": "doors"` comes by the stream
 `doors`, in text `doors:a1`. Each stream is then as if it had a source of its own; ticks are for all.
 """
 
 from pipeline.testing.operators import make, run
-from pipeline.testing.readings import READINGS, Mark, Reading, Stream, compact, end, file, frames, parse, tick
+from pipeline.testing.readings import READINGS, Mark, Reading, Stream, compact, end, file, forget, frames, parse, tick
 from pipeline.testing.strategies import streams
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "compact",
     "end",
     "file",
+    "forget",
     "frames",
     "make",
     "parse",

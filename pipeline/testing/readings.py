@@ -28,6 +28,7 @@ class Mark(NamedTuple):
     watermark: int | None = None  # ns; what a tick moves it to
     ended: bool = False
     content: str | None = None  # what a file that the operator reads (`OperatorContext.files`) has from here on
+    key: str | None = None  # what the operator is told to forget
 
 
 Reading = dict[str, Any]
@@ -49,6 +50,11 @@ def file(content: str) -> Mark:
     return Mark(content=content)
 
 
+def forget(key: str) -> Mark:
+    """The key is gone for good (`Operator.forget`)."""
+    return Mark(key=key)
+
+
 def ns(time: float) -> int:
     """A time as readings give it."""
     if isinstance(time, int) and abs(time) >= FIRST_NS:
@@ -67,6 +73,8 @@ def parse(text: str) -> Stream:
             stream.append(end())
         elif word.startswith("tick@"):
             stream.append(tick(float(word[5:])))
+        elif word.startswith("forget@"):
+            stream.append(forget(word[7:]))
         elif match := _READING.fullmatch(word):
             side, key, value, at = match.groups()
             time = float(at) if at else second
@@ -216,6 +224,11 @@ class Feeds:
             return {}
         ((name, outside),) = operator.context.files.items()
         return {name: outside_frame(outside.read(item.content.encode()), int(self.feeds[0].number_at[start]))}
+
+    def forgets(self, stop: int) -> str | None:
+        """The key that is forgotten with the step that ends at this position."""
+        item = self.stream[stop - 1] if stop else None
+        return item.key if isinstance(item, Mark) else None
 
     def nothing(self, at: int, keys: KeyTable) -> list[Frame]:
         """Without rows, and without time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline.frame import SECOND, Field, Schema
-from pipeline.testing.readings import READINGS, Mark, Reading, Stream, end, file, tick
+from pipeline.testing.readings import READINGS, Mark, Reading, Stream, end, file, forget, tick
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,12 +23,14 @@ def streams(
     max_size: int = 20,
     sides: Mapping[str, Schema] | None = None,
     files: Sequence[str] = (),
+    forgets: bool = False,
 ) -> SearchStrategy[Stream]:
     """Readings of several keys. Time moves on by whole seconds, often not at all; a reading may be dated up to `late`
     seconds back, an optional value may be missing, and (with `ticks`) time may run ahead between them and the end come.
 
     `values`: what the fields are drawn from; else small numbers, so that equal ones and small differences are frequent.
     `sides`: further streams by which readings come, with their schemas; `files`: contents that a file may come to have.
+    `forgets`: keys may be forgotten among them.
     """
     from hypothesis import strategies as st
 
@@ -51,6 +53,7 @@ def streams(
 
     reading = st.one_of([by_input(name, of) for name, of in {"": schema, **(sides or {})}.items()])
     changes = [st.sampled_from([*files]).map(file)] if files else []
+    changes += [st.sampled_from(keys).map(forget)] if forgets else []
     item = st.one_of(reading, reading, reading, *([st.none()] if ticks else []), *changes)
     steps = st.lists(st.tuples(st.sampled_from([0, 0, 1, 1, 2, 5]), item), max_size=max_size)
 

@@ -71,7 +71,16 @@ class ClockJump(Step, frozen=True, kw_only=True, tag="clock_jump"):
         return -duration(self.by[1:]) if self.by.startswith("-") else duration(self.by)
 
 
-AnyStep = Restart | Crash | Pause | Offline | Online | ClockJump
+class Forget(Step, frozen=True, kw_only=True, tag="forget"):
+    """A key is gone for good, as by `headwater forget`."""
+
+    key: Annotated[str, Meta(description="Which.")]
+    stream: Annotated[
+        str | None, Meta(description="Only in this stream and in what comes of it. Absent: everywhere.")
+    ] = None
+
+
+AnyStep = Restart | Crash | Pause | Offline | Online | ClockJump | Forget
 
 
 class TestBlock(Settings, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from pipeline.component import Sink, Source
+from pipeline.component import Sink, Source, Unanswerable
 from pipeline.config import Config
 from pipeline.delivery import Delivery
 from pipeline.engine import Engine
@@ -137,6 +137,8 @@ class _Trial:
                         peer.online = isinstance(step, blocks.Online)
             case blocks.ClockJump():
                 self.clock.offset += step.ns
+            case blocks.Forget():
+                await self._forget(step.key, step.stream)
         if isinstance(step, blocks.Restart | blocks.Crash) and not step.down:
             await self._start()
 
@@ -173,6 +175,14 @@ class _Trial:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self.pipeline = None
+
+    async def _forget(self, key: str, stream: str | None) -> None:
+        if self.pipeline is None or self._done():
+            return
+        try:
+            await self.pipeline.services.forget(key, stream)
+        except Unanswerable as error:
+            log.warning("to forget a key: %s", error)
 
     def _pause(self, ns: int) -> None:
         self.loop.micros += ns // 1_000

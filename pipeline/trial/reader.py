@@ -16,7 +16,7 @@ from pipeline.component import Payload, Source
 from pipeline.frame import Field, instants
 from pipeline.problem import Problem, did_you_mean
 from pipeline.quantity import Duration
-from pipeline.trial.block import Block, Given, Offline, Online, TestBlock, moment
+from pipeline.trial.block import Block, Forget, Given, Offline, Online, TestBlock, moment
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -214,9 +214,12 @@ class _Reader:
     def _steps(self, told: TestBlock, where: Where) -> None:
         delivering = [name for name, sink in self.graph.sinks.items() if sink.buffer is not None]
         for i, step in enumerate(told.steps):
+            place: Where = (*where, "steps", i)
+            if isinstance(step, Forget) and step.stream is not None and step.stream not in self.graph.streams:
+                hint = did_you_mean(step.stream, self.graph.streams)
+                self.wrong((*place, "stream"), f'there is no stream "{step.stream}"{hint}')
             if not isinstance(step, Offline | Online):
                 continue
-            place: Where = (*where, "steps", i)
             if step.sink is None and not delivering and not self._troubled:
                 self.wrong((*place, "do"), "there is no sink that delivers to anyone")
             elif step.sink is not None and step.sink not in delivering and self._unknown(step.sink, (*place, "sink")):

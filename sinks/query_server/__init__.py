@@ -85,6 +85,8 @@ class QueryServer(Sink):
     POST /api/alerts/silence    {"alert": "overheat", "key": "s1", "for": "1 h", "by": "ann"}, with a `note` if need be;
                                 without `key` for each. While it holds, rows of the alert go to no delivering sink; they are
                                 not sent later. They are recorded all the same. "0 s" ends it
+    POST /api/keys/forget       {"key": "s1"}: of a key that is gone for good nothing is kept but its history; with a `stream`
+                                only there and in what comes of it (docs/alerts.md)
     /api/dead                   what was refused, failed or rejected, and why, the newest first (`node`, `limit`, `before`:
                                 a letter's `id`). POST /api/dead/replay tries some once more, when the cause is mended:
                                 {"ids": [7, 8]}, {"node": "valid"} or {"all": true}; what is taken counts once, and is gone

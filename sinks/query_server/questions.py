@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from pipeline import arrow
-from pipeline.api import Question, Reload
+from pipeline.api import Forget, Question, Reload
 from pipeline.component import RowsQuery
 from pipeline.frame import Frame, Ints, Schema, instant_text
 from pipeline.problem import did_you_mean
@@ -146,6 +146,18 @@ def reload(body: bytes) -> Reload:
         raise HttpProblem(400, f'the body is {{}} or {{"only_plan": true}}: {error}') from None
     if unknown:
         raise HttpProblem(400, f'unknown: {", ".join(sorted(unknown))}; there is only "only_plan"')
+    return asked
+
+
+def forget(body: bytes) -> Forget:
+    """`{"key": "s1"}`, with a `stream` if it is not everywhere."""
+    try:
+        asked = msgspec.json.decode(body, type=Forget)
+        unknown = msgspec.json.decode(body).keys() - {"key", "stream"}
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise HttpProblem(400, f'the body is {{"key": "s1"}}, with a "stream" if need be: {error}') from None
+    if unknown:
+        raise HttpProblem(400, f'the body has no member "{min(unknown)[:100]}": it has key and stream')
     return asked
 
 

@@ -48,6 +48,7 @@ def mount(server: Server, services: Services, inputs: dict[str, Schema], keys: K
     server.route("POST", "/api/dead/replay", routes.replay_dead)
     server.route("POST", "/api/query", routes.query)
     server.route("POST", "/api/reload", routes.reload)
+    server.route("POST", "/api/keys/forget", routes.forget)
     Alerts(services, routes.inputs, keys, clock).mount(server)
     Live(services, routes.inputs, keys).mount(server)
     page.mount(server)
@@ -197,6 +198,21 @@ class Routes:
         except Unanswerable as error:
             raise HttpProblem(409, str(error)) from None
         return answer({"plan": plan, "reloads": count})
+
+    @described(descriptions.FORGET)
+    async def forget(self, request: web.Request) -> web.StreamResponse:
+        """{"key": "s1", "stream": "greenhouse"}; answered when it is durable."""
+        questions.only(request, ())
+        asked = questions.forget(await read_body(request, MOST_BYTES))
+        if not self.services.health()["ready"]:
+            raise HttpProblem(503, "the pipeline is starting or stopping", {"Retry-After": "1"})
+        try:
+            streams = await self.services.forget(asked.key, asked.stream)
+        except Unanswerable as error:
+            raise HttpProblem(404, str(error)) from None
+        if streams is None:
+            raise HttpProblem(503, "the pipeline has failed", {"Retry-After": "1"})
+        return answer({"key": asked.key, "streams": streams})
 
     @described(descriptions.GRAPH)
     async def graph(self, request: web.Request) -> web.StreamResponse:

@@ -552,3 +552,44 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any], setting: str, text: 
     _, problems = make(Alert, settings)
     assert [where for where, _ in problems] == [setting]
     assert text in problems[0][1]
+
+
+# --- a key that is gone for good ------------------------------------------------------------------------------------
+
+
+def test_what_fires_is_over_when_its_key_is_forgotten() -> None:
+    """One row, without fields, at the time that has come; then it begins anew. What did not fire says nothing."""
+    table = {"when": "value > 30", "for": "2 s", "message": "{key} at {value}"}
+    found = rows(table, "a31@0 b31@2 a31@2 forget@a forget@b tick@3 tick@9 a31@9 tick@12", *OVER)
+    assert found == [
+        ("a", 2, "firing", 0, 31.0, "a at 31.0"),
+        ("a", 2, "cleared", 0, None, "a at missing"),
+        ("a", 11, "firing", 9, 31.0, "a at 31.0"),
+    ]
+
+
+def test_a_forgotten_key_is_not_silent() -> None:
+    """It is not, whether it was silent already or not yet; the others are watched as before."""
+    found = rows({"silent_for": "3 s"}, "a1@0 b1@2 c1@2 tick@3 forget@a forget@b tick@9 a1@9 tick@12", *OVER[:3])
+    assert found == [
+        ("a", 3, "firing"),
+        ("a", 3, "cleared"),
+        ("c", 5, "firing"),
+        ("a", 12, "firing"),
+    ]
+
+
+def test_what_is_over_is_told_of_a_forgotten_key_that_is_held_back() -> None:
+    """`flapping` and `keep` are for changes of the readings."""
+    table = {"when": "value > 30", "keep": "1 min", "flapping": {"changes": 1, "within": "1 h"}}
+    found = rows(table, "a31@0 a1@1 forget@a tick@70", *OVER[:3])
+    assert found == [("a", 0, "firing"), ("a", 1, "cleared")]
+
+
+def test_a_group_goes_on_without_a_forgotten_key() -> None:
+    table = {"when": "value > 30", "group": {"within": "2 s"}, "message": "{firing}: {keys}"}
+    found = rows(table, "a31@0 b31@0 tick@2 forget@a tick@4 forget@b tick@9", "time", "state", "message")
+    assert found == [(2, "firing", "2: a, b"), (4, "firing", "1: b"), (6, "cleared", "0: ")]
+
+
+OVER = ("key", "time", "state", "since", "value", "message")

@@ -17,6 +17,15 @@ class Reading(NamedTuple):
     ts: int  # ms
     value: float
     n: int
+    seq: int = 0  # its arrival number
+
+
+class Forgotten(NamedTuple):
+    seq: int  # those with a lower arrival number came before
+    id: str
+
+
+FORGOTTEN = -1  # in the place of its time: of the row by which an alert is over because its key was forgotten
 
 
 class Outputs(NamedTuple):
@@ -25,13 +34,23 @@ class Outputs(NamedTuple):
     alerts: Counter[tuple[str, int, str]]  # id, ts, state
 
 
-def outputs(kept: list[Reading], sources: list[str], *, least: float = -math.inf, ended: bool = False) -> Outputs:
+def outputs(
+    kept: list[Reading],
+    sources: list[str],
+    forgotten: list[Forgotten],
+    *,
+    least: float = -math.inf,
+    ended: bool = False,
+) -> Outputs:
     """Of the readings of these sources with at least this value. `ended`: nothing will come after them."""
+    forgets = sorted(forgotten, reverse=True)
     newest = dict.fromkeys(sources, NEVER)
     open_: dict[tuple[str, int], list[float]] = {}
     made = Outputs(Counter(), Counter(), Counter())
     firing: set[str] = set()
     for reading in kept:
+        while forgets and forgets[-1].seq <= reading.seq:
+            _forget(forgets.pop().id, open_, firing, made)
         reached = min(newest.values()) - DISORDER_MS
         newest[reading.source] = max(newest[reading.source], reading.ts)
         if reading.value >= least:
@@ -48,9 +67,19 @@ def outputs(kept: list[Reading], sources: list[str], *, least: float = -math.inf
                 made.alerts[reading.id, reading.ts, "cleared"] += 1
         reached = min(newest.values()) - DISORDER_MS
         _close(open_, reached, made)
+    for one in reversed(forgets):
+        _forget(one.id, open_, firing, made)
     if ended:
         _close(open_, math.inf, made)
     return made
+
+
+def _forget(name: str, open_: dict[tuple[str, int], list[float]], firing: set[str], made: Outputs) -> None:
+    for key in [key for key in open_ if key[0] == name]:
+        del open_[key]
+    if name in firing:
+        firing.discard(name)
+        made.alerts[name, FORGOTTEN, "cleared"] += 1
 
 
 def _close(open_: dict[tuple[str, int], list[float]], reached: float, made: Outputs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sys
 import tempfile
@@ -16,6 +17,8 @@ import pipeline.compactor
 import pipeline.engine
 import pipeline.journal.compaction
 import pipeline.sources.file
+from pipeline.component import Unanswerable
+from pipeline.engine import Engine
 from pipeline.run import Pipeline
 from pipeline.trial.loop import SECOND, LoopClock, VirtualLoop
 from tests.simulation import broker, world
@@ -57,6 +60,7 @@ class Simulation:
         self.grown = world.Log(self.world, "grown", folder / "grown.log", csv=False)
         self.failed: Failed | None = None
         self.crashes = 0
+        self.forgotten: list[tuple[int, int, str]] = []  # step, arrival number, key
         self.lives, self.requests = self.chance.randint(1, 5), 20
         self.choose(Chosen.by(self.chance))
 
@@ -103,7 +107,8 @@ class Simulation:
         self.disk.crash_at = (
             self.disk.writes + int(self.chance.expovariate(1 / self.chance.choice([30, 300, 1500]))) + 1
         )
-        _, task = self._start()
+        running, task = self._start()
+        forgets = asyncio.create_task(self._forget_keys(running))
         faults = asyncio.create_task(self._faults())
         crash = asyncio.create_task(crashed.wait())
         await asyncio.wait([task, crash], timeout=self.chance.uniform(1, 90), return_when="FIRST_COMPLETED")
@@ -111,9 +116,9 @@ class Simulation:
         if not self.disk.dead and task.done():
             self.fail(f"it ended by itself: {task.exception()!r}")
         self.disk.dead = True
-        for other in (faults, crash, task):
+        for other in (faults, forgets, crash, task):
             other.cancel()
-        await asyncio.gather(task, crash, faults, return_exceptions=True)
+        await asyncio.gather(task, crash, faults, forgets, return_exceptions=True)
         self.crashes += 1
         await asyncio.sleep(self.chance.choice([0.1, 5, 600]))
         self.disk.full = False
@@ -172,6 +177,7 @@ class Simulation:
         ((journal,),) = running.store.connection.execute("SELECT count(*) FROM steps")
         if journal > pipeline.engine.CHECKPOINT_STEPS + 2 * (self.crashes + 1):
             self.fail(f"the journal has grown to {journal} steps")
+        self._watch_forgetting(engine)
         marks = {name: intake.watermark for name, intake in engine.intakes.items()}
         last = [engine.number]
 
@@ -192,6 +198,27 @@ class Simulation:
         engine.published.append(look)
         if self.chosen.is_small:
             running.store.on_commit = Buffer(self.fail, self.chosen.when_full).look  # type: ignore[attr-defined]
+
+    def _watch_forgetting(self, engine: Engine) -> None:
+        """What is forgotten in a step holds if the step is found again after a crash."""
+        self.forgotten = [one for one in self.forgotten if one[0] <= engine.number]
+        commit = engine._commit
+
+        def noted(writes: Any, *rest: Any) -> None:
+            names = engine.graph.keys.names
+            self.forgotten += [(writes.step, writes.entry.first_seq, names[k]) for k, _ in writes.entry.forgotten]
+            commit(writes, *rest)
+
+        engine._commit = noted  # type: ignore[assignment,method-assign]
+
+    async def _forget_keys(self, running: Pipeline) -> None:
+        """Now and then a client is forgotten, and goes on as if it were new. In the windows of files it is not: they have
+        keys of the same names, and end with their input."""
+        while True:
+            await asyncio.sleep(self.chance.expovariate(1 / 10))
+            if self.world.server is not None:
+                with contextlib.suppress(Unanswerable):  # it has not been heard yet
+                    await running.services.forget(self.chance.choice(["c0", "c1", "c2"]), "readings")
 
     async def _faults(self) -> None:
         while True:

@@ -121,6 +121,21 @@ def refusals_not_journaled(patch: pytest.MonkeyPatch) -> Callable[[Simulation], 
     return nothing
 
 
+def forgetting_not_journaled(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
+    """And no checkpoint right behind it, which would hide that."""
+    entries = state.entries
+
+    def forgetful(db: Any) -> Any:
+        found = entries(db)
+        for _, entry in found:
+            entry.forgotten = []
+        return found
+
+    patch.setattr(state, "entries", forgetful)
+    patch.setattr(Engine, "_count_step", lambda self, _: setattr(self, "steps_since", self.steps_since + 1))
+    return nothing
+
+
 def checkpoint_without_fsync(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None]:
     def plant(simulation: Simulation) -> None:
         simulation.disk.ignores_sync = lambda path: path.endswith(".db")
@@ -152,6 +167,7 @@ def file_without_fsync(patch: pytest.MonkeyPatch) -> Callable[[Simulation], None
         thinning_that_counts_a_row_twice,
         newest_dropped_first,
         refusals_not_journaled,
+        forgetting_not_journaled,
         checkpoint_without_fsync,
         commit_without_fsync,
         file_without_fsync,

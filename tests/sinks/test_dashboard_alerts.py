@@ -130,6 +130,22 @@ async def test_seen_and_silenced_by_keyboard(tmp_path: Path) -> None:
         await page_.browser.until("document.getElementById('quiet').hidden")
 
 
+async def test_a_key_is_forgotten_by_keyboard(tmp_path: Path) -> None:
+    """Its tile and its alert are gone, and the chart shows another key."""
+    async with seen(tmp_path) as page_:
+        await page_.browser.until("document.getElementById('chart-title').textContent.startsWith('s1')")
+        await page_.tab_to("Forget")
+        await page_.press("Enter")
+        await page_.browser.until("document.activeElement.textContent === 'Forget it'")
+        await page_.shows("Its history stays")
+        await page_.press("Enter")
+        await page_.browser.until("[...document.querySelectorAll('.tile')].map(t => t.title).join() === 's2'")
+        await page_.browser.until("document.getElementById('chart-title').textContent.startsWith('s2')")
+        await page_.browser.until("document.getElementById('alarms').hidden")
+        async with page_.http.get(f"{page_.url}/api/streams/readings/latest") as answer:
+            assert [row["id"] for row in (await answer.json())["rows"]] == ["s2"]
+
+
 async def test_the_graph_its_table_health_and_a_dead_letter(tmp_path: Path) -> None:
     async with seen(tmp_path) as page_:
         async with page_.http.post(f"{page_.url}/data", json={"id": "s3", "value": "warm"}) as response:

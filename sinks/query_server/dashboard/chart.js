@@ -1,5 +1,6 @@
 // The history of one key: a chart or a table, with what alerts say of it.
 import { ask, get, part, Refused } from "./ask.js";
+import { forget } from "./dialogs.js";
 import { limit, plotted } from "./plot.js";
 import { isNumber, it, keyOf, on, streamOf, tell } from "./state.js";
 import { $, clock, count, element, isCalm, seconds, set, table, value } from "./write.js";
@@ -29,6 +30,7 @@ export async function choose(name, key, go = false) {
   if (field) $("field").value = field;
   $("chart-title").textContent = key ? `${key} · ${name}` : name;
   $("history").hidden = !field;
+  $("forget").hidden = !key;
   tell("chosen");
   if (!field) return;
   if (go) $("history").scrollIntoView({ block: "nearest", behavior: isCalm() ? "auto" : "smooth" });
@@ -121,6 +123,7 @@ function again() { // the colours or the size may have changed
   if (it.chosen && field) draw();
 }
 
+$("forget").addEventListener("click", () => forget(it.chosen.key));
 $("field").addEventListener("change", () => { field = $("field").value; load(); });
 $("as-table").addEventListener("click", () => {
   const is = !asTable();

@@ -72,6 +72,14 @@ async function refresh() {
 on("came", take);
 on("missed", () => refresh().then(load).catch(() => {}));
 
+on("forgotten", (key) => {
+  for (const latest of it.rows.values()) latest.delete(key);
+  layTiles();
+  if (!it.chosen || it.chosen.key !== key) return;
+  if (first() !== undefined) choose(it.shown, first());
+  else $("history").hidden = true;
+});
+
 // --- a look at everything else, now and then ---
 
 async function look() {

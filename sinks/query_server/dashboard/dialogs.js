@@ -42,7 +42,7 @@ function form(title, intro, fields, done, send) {
     }
   } }, element("p", {}, intro), ...fields, wrong, element("div", { class: "row" }, element("button", {}, done), button("Cancel", close)));
   open(title, made);
-  (made.querySelector("input:placeholder-shown") || made.querySelector("select, input")).focus();
+  (made.querySelector("input:placeholder-shown") || made.querySelector("select, input, button")).focus();
 }
 
 const field = (label, input) => element("label", {}, label, input);
@@ -59,6 +59,11 @@ export function silence(alert, key) {
   const length = element("select", { name: "for" }, ...LENGTHS.map((text) => element("option", { value: text, selected: text === "1 h" ? "" : null }, text)));
   form(`Silence ${alert}`, "Its rows are recorded, but sent to nobody, and not sent later.", [field("For", length), field("Of", whose), by(), note()], "Silence",
     (said) => post("api/alerts/silence", { ...said, alert, key: said.key ? key : null }));
+}
+
+export function forget(key) {
+  form(`Forget ${key}`, "For a key that is gone for good: what fires for it is over, nothing waits for it any more, and it is no longer shown. Its history stays; if it is heard again, it begins anew.", [], "Forget it",
+    async () => { await post("api/keys/forget", { key }); tell("forgotten", key); });
 }
 
 export const endSilence = (one) => post("api/alerts/silence", { alert: one.alert, key: one.key, for: "0 s", by: sessionStorage.getItem("by") || "the dashboard" });
