@@ -22,6 +22,7 @@ from aiohttp import web
 
 from tests.device import Device, free_port
 from tests.peer import ms, serving, unpacked
+from tests.waiting import eventually
 
 KILLS = int(os.environ.get("KILLS", "20"))
 CLIENTS = 4
@@ -286,6 +287,7 @@ async def torture(durability: str, folder: Path, kills: int) -> None:
             await asyncio.sleep(chance.uniform(0.02, 0.4))
             killed += await end_somehow(device, chance)
             killed += await start_somehow(device, chance, http)
+        await eventually(lambda: len(load.posted) > 5 * KILLS)
         load.stopping = True
         await asyncio.gather(*tasks)
         for name, source in load.sources().items():
@@ -302,7 +304,6 @@ STREAMS = ("posted", "followed", "recorded", "ten_seconds", "ten_seconds.late", 
 def compare(load: Load, cloud: Cloud, history: dict[str, list[dict[str, Any]]], folder: Path) -> None:
     for name, source in load.sources().items():
         assert Counter(readings_of(history[name])) == Counter(source), name
-    assert len(load.posted) > 5 * KILLS
     assert history["ten_seconds.late"] == []
     closed, changes = windows(load.sources()), alerts(load.sources().values())
     assert windows_of(history["ten_seconds"]) == closed
@@ -316,13 +317,13 @@ def compare(load: Load, cloud: Cloud, history: dict[str, list[dict[str, Any]]], 
 
 async def read_to(device: Device, http: aiohttp.ClientSession, stream: str, last: Reading) -> None:
     """Until the stream has come to that reading."""
-    for _ in range(3000):
+
+    async def there() -> bool:
         query = f"/api/streams/{stream}/rows?order=desc&limit={CLIENTS}&format=ndjson"
         async with http.get(device.url + query) as answer:
-            if last in readings_of(map(json.loads, (await answer.text()).splitlines())):
-                return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{stream} did not come to its end")
+            return last in readings_of(map(json.loads, (await answer.text()).splitlines()))
+
+    await eventually(there, lambda: f"{stream} did not come to its end")
 
 
 async def delivered(http: aiohttp.ClientSession, url: str) -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,6 +21,7 @@ from pipeline.component import Context, ReadingSettings
 from pipeline.frame import KeyTable
 from pipeline.registry import codec_for
 from tests.codec import make, piped, refusals, rows, taken, tried
+from tests.waiting import waited
 
 FIELDS = {"temperature": "float", "rain": "bool?", "count": "int?", "country": "string?", "note": "string?"}
 NONE = {"rain": None, "count": None, "country": None, "note": None}
@@ -431,21 +431,24 @@ store-enabled = false
     ) as run:
         url = f"http://127.0.0.1:{ports[1]}"
         try:
-            for _ in range(300):
-                try:
-                    urllib.request.urlopen(url + "/ping", timeout=5).close()
-                    break
-                except (urllib.error.URLError, ConnectionError):
-                    time.sleep(0.1)
+            waited(lambda: answers(url + "/ping"))
             yield url
         finally:
             run.terminate()
-            run.wait(20)
+            run.wait(60)
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=60).close()
+    except (urllib.error.URLError, ConnectionError):
+        return False
+    return True
 
 
 def ask(url: str, query: str) -> Any:
     parameters = urllib.parse.urlencode({"q": query, "db": "d", "epoch": "ns"})
-    with urllib.request.urlopen(f"{url}/query?{parameters}", data=b"", timeout=20) as answer:
+    with urllib.request.urlopen(f"{url}/query?{parameters}", data=b"", timeout=60) as answer:
         return json.load(answer)["results"][0]
 
 
@@ -458,7 +461,7 @@ def test_influxdb_reads_the_same(influxd: str) -> None:
         {"id": "c:\\path", "time": 3, "v": -2.5, "n": 0, "b": None, "s": "\\"},
     ]
     data = writer(measurement="m ,n").encode(written)
-    with urllib.request.urlopen(f"{influxd}/write?db=d&precision=ns", data=data, timeout=20) as answer:
+    with urllib.request.urlopen(f"{influxd}/write?db=d&precision=ns", data=data, timeout=60) as answer:
         assert answer.status == 204
     series = ask(influxd, 'SELECT "id", v, n, b, s FROM "m ,n"')["series"][0]
     assert [dict(zip(series["columns"], row, strict=True)) for row in series["values"]] == written

@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.device import free_port
+from tests.waiting import waited
 
 PIPELINE = """
 [pipeline]
@@ -134,23 +136,36 @@ def test_wrong_usage_is_2(words: tuple[str, ...], folder: Path) -> None:
 
 def test_a_folder_in_use_is_3_and_names_its_holder(folder: Path) -> None:
     """The first is asked to stop, and ends with 0."""
+    port = free_port()
     live = (
         PIPELINE.replace('type = "file"\npath = "in.ndjson"', 'type = "http"')
-        + f'\n[server]\nlisten = "127.0.0.1:{free_port()}"\n'
+        + f'\n[server]\nlisten = "127.0.0.1:{port}"\n'
     )
     (folder / "pipeline.toml").write_text(live)
+
+    def ready() -> bool:
+        """From then on a signal asks it to stop."""
+        assert first.poll() is None
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/"):
+                return True
+        except urllib.error.HTTPError:  # nothing is served there, and that is an answer
+            return True
+        except OSError:
+            return False
+
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     first = subprocess.Popen([sys.executable, "-m", "pipeline.command", "run"], cwd=folder, env=environment)
     try:
-        while not (folder / "state" / "headwater.db").exists():
-            time.sleep(0.02)
+        waited(ready)
         second = headwater("run", folder=folder)
         assert second.returncode == 3
         assert str(first.pid) in second.stderr
-    finally:
-        time.sleep(0.5)
         first.send_signal(signal.SIGINT)
-        assert first.wait(20) == 0
+        assert first.wait(60) == 0
+    finally:
+        first.kill()
+        first.wait()
 
 
 @pytest.mark.parametrize(

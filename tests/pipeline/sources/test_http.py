@@ -17,6 +17,7 @@ from pipeline.frame import NO_PROGRESS, Frame, KeyTable, Schema, column, instant
 from pipeline.quantity import Size
 from pipeline.server import HttpServer
 from pipeline.sources.http import LISTED, Http, HttpSettings
+from tests.waiting import eventually
 
 DATA = HttpSettings(key="id", fields={"value": "float"})
 STATUS = HttpSettings(path="/status", key="device_id", fields={"status": "string"})
@@ -309,8 +310,7 @@ async def test_the_answer_waits_for_the_commit() -> None:
     async with running() as (engine, http):
         engine.held = True
         asking = asyncio.create_task(post(http, json={"id": "s1", "value": 1}))
-        await asyncio.sleep(0.05)
-        assert len(engine.waiting) == 1
+        await eventually(lambda: len(engine.waiting) == 1)
         assert not asking.done()
         engine.step()
         assert (await asking)[0] == 201
@@ -349,7 +349,7 @@ async def test_when_the_engine_stops_who_waits_is_told() -> None:
         reading = asyncio.create_task(made.run(engine, None))
         await asyncio.sleep(0)
         asking = asyncio.create_task(post(http, json={"id": "s1", "value": 1}))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: engine.waiting)
         reading.cancel()
         assert (await asking)[0] == 503
         assert (await post(http, json={"id": "s1", "value": 1}))[0] == 503
