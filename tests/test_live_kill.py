@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.device import Device, free_port
+from tests.waiting import eventually
 
 KILLS = 3
 PIPELINE = """
@@ -109,12 +110,16 @@ async def test_killed_while_somebody_listens(tmp_path: Path) -> None:
             await device.end(signal.SIGKILL)
             await device.start(http)
         tasks[1].cancel()
-        while True:
-            recorded = {name: [json.dumps(row) for row in await device.rows(http, name)] for name in heard}
-            if all(len(heard[name]) >= len(recorded[name]) for name in heard):
-                break
+        await asyncio.gather(tasks[1], return_exceptions=True)
+        recorded: dict[str, list[str]] = {}
+
+        async def all_heard() -> bool:
+            """The last request may still be recorded, and what is recorded told a moment later."""
             assert not tasks[0].done()
-            await asyncio.sleep(0.05)
+            for name in heard:
+                recorded[name] = sorted(json.dumps(row) for row in await device.rows(http, name))
+            return {name: sorted(rows) for name, rows in heard.items()} == recorded
+
+        await eventually(all_heard, lambda: (heard, recorded))
         tasks[0].cancel()
-        assert {name: sorted(rows) for name, rows in heard.items()} == {n: sorted(rows) for n, rows in recorded.items()}
         assert len(heard["posted"]) > len(heard["seconds"]) >= KILLS * 12
