@@ -9,7 +9,7 @@ import re
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pipeline import masked
+from pipeline import masked, registry
 from pipeline.loopback import is_loopback
 from pipeline.problem import Problem
 from pipeline.quantity import Duration
@@ -29,7 +29,7 @@ MUCH = 0.5  # of this machine's memory
 def advice(config: Config, graph: Graph, memory: int) -> list[Problem]:
     """Of a graph without problems; `memory`: the bytes it may take at most."""
     found = [*_server(config), *_secrets(config), *_unread(config, graph), *_memory(config, memory)]
-    found += [*_silence(config), *_state(config)]
+    found += [*_silence(config), *_state(config), *plug_ins(config)]
     return sorted([*graph.warnings, *(config.problem(where, text) for where, text in found)])
 
 
@@ -73,6 +73,17 @@ def _silence(config: Config) -> Iterator[tuple[Where, str]]:
         if silent_for and silent_for < idle:
             text = f"if nothing comes at all it is told only after {Duration(idle)} ([pipeline] idle): make that shorter, too"
             yield (*node.path, "silent_for"), text
+
+
+def plug_ins(config: Config) -> Iterator[tuple[Where, str]]:
+    """What the file names and an installed plug-in has the name of, too."""
+    for node in config.nodes.values():
+        if told := registry.passed_over(node.kind, node.type):
+            yield (*node.path, "type"), told
+        format_ = getattr(node.settings, "format", None)
+        name = format_.get("type") if isinstance(format_, dict) else format_
+        if isinstance(name, str) and (told := registry.passed_over("codec", name)):
+            yield (*node.path, "format"), told
 
 
 def _state(config: Config) -> Iterator[tuple[Where, str]]:

@@ -94,6 +94,40 @@ def find(kind: str, type_: str) -> tuple[type[Any], type[Settings]]:
 # --- of other distributions ---
 
 
+def passed_over(kind: str, type_: str) -> str:
+    """What to tell of plug-ins that are never used, since a built-in component has their name; "": there is none."""
+    if not is_built_in(kind, type_):
+        return ""
+    entries = [entry for entry in _entry_points(kind) if entry.name == type_]
+    if not entries:
+        return ""
+    listed = " and ".join(sorted(_brought_by(entry) for entry in entries))
+    name = entries[0].dist.name if entries[0].dist else "it"
+    return (
+        f'the {kind} "{type_}" of {listed} is never used, since Headwater has one of that name: it needs another name from '
+        f"its author, or pip uninstall {name}"
+    )
+
+
+def clashes() -> list[str]:
+    """Of all plug-ins those that are never used, or cannot be: their names are those of others."""
+    found = []
+    for kind in PACKAGES:
+        entries = [*_entry_points(kind)]
+        for name in sorted({entry.name for entry in entries}):
+            own = [entry for entry in entries if entry.name == name]
+            if told := passed_over(kind, name):
+                found.append(told)
+            elif len(own) > 1:
+                found.append(f"the {kind} {_twice(name, own)}")
+    return found
+
+
+def _twice(type_: str, entries: list[Any]) -> str:
+    listed = " and ".join(sorted(_brought_by(one) for one in entries))
+    return f'"{type_}" comes by {listed}: pip uninstall one of them'
+
+
 def _brought_by(entry: Any) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
 
@@ -102,8 +136,7 @@ def _loaded(kind: str, type_: str, entries: list[Any]) -> tuple[type[Any], type[
     """The component of an entry point. Whatever goes wrong in it is its distribution's."""
     entry, *others = entries
     if others:
-        listed = " and ".join(sorted(_brought_by(one) for one in entries))
-        raise Unloadable(f'"{type_}" comes by {listed}: pip uninstall one of them')
+        raise Unloadable(_twice(type_, entries))
     name = entry.dist.name if entry.dist else "its distribution"
     try:
         loaded = entry.load()

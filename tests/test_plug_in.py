@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 
 from tests.device import Device, free_port
 from tests.venv import ROOT, Venv
+from tests.waiting import eventually
 
 EXAMPLE = ROOT / "examples" / "degree-days"
 
@@ -160,6 +161,101 @@ def test_a_warning_of_its_own(venv: Venv, use: Path) -> None:
     done = venv.headwater("check", "warm.toml", cwd=use)
     assert done.returncode == 0
     assert ": warning: operators.warmth.base: is much for degrees Celsius" in done.stdout
+
+
+OTHER = """
+[build-system]
+requires = ["setuptools >= 70.1"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "{name}"
+version = "2.0.0"
+
+[project.entry-points."headwater.{kind}s"]
+{type} = "{module}"
+
+[tool.setuptools]
+py-modules = ["{module}"]
+"""
+
+
+def distribution(folder: Path, name: str, kind: str, type_: str) -> Path:
+    """One more that brings the example, under this name and kind."""
+    place = folder / name
+    place.mkdir()
+    module = name.replace("-", "_")
+    (place / "pyproject.toml").write_text(OTHER.format(name=name, kind=kind, type=type_, module=module))
+    shutil.copy(EXAMPLE / "headwater_degree_days.py", place / f"{module}.py")
+    return place
+
+
+async def test_one_with_the_name_of_another(folder: Path, use: Path) -> None:
+    """Of a built-in it is never used, and each command that comes by it says so; two of one name exclude each other."""
+    venv = Venv(folder.parent / "clashes")
+    made = [
+        ("parts-of-ann", "operator", "window"),
+        ("codec-of-bob", "codec", "json"),
+        ("twice", "operator", "degree_days"),
+    ]
+    venv.install(folder, *(distribution(use, *one) for one in made))
+    window = 'the operator "window" of parts-of-ann 2.0.0 is never used, since Headwater has one of that name: it needs another'
+    json_ = (
+        'the codec "json" of codec-of-bob 2.0.0 is never used, since Headwater has one of that name: it needs another'
+    )
+    told = venv.headwater("components")
+    assert told.returncode == 0
+    assert [line.startswith("warning: the ") for line in told.stderr.splitlines()] == [True] * 3
+    assert f"warning: {window} name from its author, or pip uninstall parts-of-ann\n" in told.stderr
+    assert f"warning: {json_} name from its author, or pip uninstall codec-of-bob\n" in told.stderr
+    twice = '"degree_days" comes by headwater-degree-days 1.0.0 and twice 2.0.0: pip uninstall one of them'
+    assert f"warning: the operator {twice}\n" in told.stderr
+    assert "warning" not in told.stdout
+    done = venv.headwater("check", "pipeline.toml", cwd=use)
+    assert (done.returncode, done.stderr) == (2, f"pipeline.toml:19: operators.warmth.type: {twice}\n")
+
+    port = free_port()
+    file = use / "pipeline.toml"
+    file.write_text(WINDOWS.format(port=port))
+    done = venv.headwater("check", "pipeline.toml", cwd=use)
+    assert done.returncode == 0
+    assert f"pipeline.toml:14: warning: operators.means.type: {window}" in done.stdout
+    assert f"pipeline.toml:6: warning: sources.readings.format: {json_}" in done.stdout
+    log = use / "log"
+    with log.open("w") as written:
+        words = ["-m", "pipeline.command", "run", "pipeline.toml"]
+        running = await asyncio.create_subprocess_exec(str(venv.python), *words, cwd=use, stderr=written)
+    try:
+        await eventually(lambda: json_ in log.read_text() and window in log.read_text(), log.read_text)
+    finally:
+        running.terminate()
+        assert await running.wait() == 0
+
+
+WINDOWS = """[server]
+listen = "127.0.0.1:{port}"
+
+[sources.readings]
+type = "http"
+format = "json"
+key = "id"
+fields = {{ value = "float" }}
+
+[operators.means]
+input = "readings"
+size = "1 min"
+aggregate = {{ mean = "mean(value)" }}
+type = "window"
+
+[sinks.local]
+type = "query_server"
+inputs = ["means"]
+retention = "1 d"
+
+[pipeline]
+name = "clashing"
+state = "state"
+"""
 
 
 def test_taken_away_it_is_missed(folder: Path, use: Path) -> None:

@@ -31,8 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from pipeline.problem import did_you_mean
     from pipeline.reference import KINDS, all_of
-    from pipeline.registry import types
+    from pipeline.registry import clashes, types
 
+    for told in clashes():
+        print(f"warning: {told}", file=sys.stderr)
     found = all_of(options.type)
     if not found:
         known = sorted({name for kind in KINDS for name in types(kind)})

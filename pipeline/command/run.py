@@ -88,6 +88,7 @@ class _Run:
         self.before: Config | None = None  # of the pipeline that this one took over from
         self.began = time.monotonic()
         self.failure = ""  # why the pipeline ended
+        self.looking: asyncio.Task[None] | None = None  # at what is installed
         self.stopped = False
 
     async def until_it_ends(self) -> int:
@@ -204,6 +205,7 @@ class _Run:
         if self.before is not None:
             self.reloads.count += 1
             self.reloads.failure = ""
+        self.looking = asyncio.create_task(_look_at_plug_ins(pipeline.config), name="plug-ins")
         watched.tell("READY=1")
         _announce(pipeline)
 
@@ -217,6 +219,14 @@ class _Run:
         log.error("%s; it is set aside as %s, and a new one is begun", error, set_aside(settings.state))
         self.next = self._made_again()
         return 3
+
+
+async def _look_at_plug_ins(config: Config) -> None:
+    """Once all runs, and in a thread: to ask what is installed takes a tenth of a second."""
+    from pipeline.advice import plug_ins
+
+    for where, text in await asyncio.to_thread(lambda: [*plug_ins(config)]):
+        log.warning("%s", config.problem(where, text).show(config.path))
 
 
 def _show_plan(plan: list[str]) -> None:
