@@ -22,7 +22,7 @@ from msgspec import Meta
 
 from pipeline import settings
 from pipeline.component import Settings
-from pipeline.loopback import is_loopback
+from pipeline.loopback import is_host, is_loopback
 from pipeline.nodes import COMMON, KINDS, Node, read_nodes
 from pipeline.problem import ConfigError, Problem, nearest
 from pipeline.quantity import Duration, Secret, Size, duration, size
@@ -114,6 +114,11 @@ class ServerSettings(Settings, frozen=True):
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         if not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT or (":" in bare and bare == host):
             raise ValueError(f'"{self.listen}" is not an address; write it as "127.0.0.1:8080"')
+        if not is_host(host):
+            raise ValueError(
+                f'"{host}" is neither an IP address nor a host name (letters, digits and hyphens, with dots between); write '
+                f'"127.0.0.1:{port}", or "0.0.0.0:{port}" for all addresses of this machine'
+            )
         return bare, int(port)
 
 

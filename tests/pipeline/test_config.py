@@ -226,6 +226,26 @@ def test_another_address_needs_protection(listen: str, guard: str) -> None:
     assert len(found(GOOD + f'[server]\nlisten = "{listen}"\n{guard}')) == (0 if guard else 1)
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["my box", " 127.0.0.1", "127.0.0.1 ", "a\\tb", "256.0.0.1", "1.2.3", "1.2.3.4.5", "[::g]", "[127.0.0.1]", "[]", "[fe80::1%]",
+     "-box", "box-", "a..b", ".a", "a/b", "http//a", "a,b", "a*", "a@b", "b" * 64, "a." * 130 + "a", "\u2028"],
+)  # fmt: skip
+def test_a_host_that_cannot_be(host: str) -> None:
+    """It is told with its line, and nothing else is."""
+    (told,) = found(GOOD + f'[server]\nlisten = "{host}:80"\ninsecure = true\n')
+    assert told.startswith("20: server.listen: ")
+    assert "is neither an IP address nor a host name" in told
+    assert 'write "127.0.0.1:80"' in told
+
+
+@pytest.mark.parametrize(
+    "host", ["box", "box.local.", "a-b.c1", "x_y", "bücher.example", "[fe80::1%eth0]", "10.0.0.7", "[::]", "", "7a"]
+)
+def test_a_host_that_can_be(host: str) -> None:
+    assert found(GOOD + f'[server]\nlisten = "{host}:80"\ninsecure = true\n') == []
+
+
 @pytest.mark.parametrize("listen", ["127.0.0.1", "127.0.0.1:", ":port", "::1:80", "a:65536", "a:-1", "a:²"])
 def test_not_an_address(listen: str) -> None:
     assert len(found(GOOD + f'[server]\nlisten = "{listen}"\ninsecure = true')) == 1
