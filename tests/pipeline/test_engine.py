@@ -31,7 +31,7 @@ from pipeline.component import (
 from pipeline.engine import WORTH_BYTES, Engine
 from pipeline.frame import SECOND, Field, Frame, KeyTable, Schema, column
 from pipeline.graph import Graph
-from pipeline.inbox import INBOX_PAYLOADS
+from pipeline.inbox import INBOX_PAYLOADS, STEP_BYTES
 from pipeline.journal import dead, state
 from pipeline.journal.commit import StateInUse, Store
 from pipeline.nodes import Node
@@ -412,6 +412,24 @@ async def test_a_full_inbox_says_so(rig: Make) -> None:
     assert not r.offer([("a", 1, 1.0)])
     await r.step()
     assert r.offer([("a", 1, 1.0)])
+
+
+async def test_a_step_takes_so_much_and_no_more(rig: Make) -> None:
+    """In the order in which it came; what is taken no longer fills the inbox."""
+    r = rig()
+    inbox = r.engine.intakes["in"].inbox
+    for i, size in enumerate((STEP_BYTES // 2, STEP_BYTES // 2, 10, 2 * STEP_BYTES, 10)):
+        assert inbox.offer(Payload([("a", i, float(i))], size))
+    values = []
+    while len(inbox):
+        taken = inbox.take()
+        values.append([w.payload.data[0][2] for w in taken])
+    assert values == [[0.0, 1.0], [2.0], [3.0], [4.0]]
+    assert inbox.fill() == 0
+    for i in range(3):
+        assert inbox.offer(Payload([("a", i, float(i))], 10))
+    assert [w.payload.data[0][2] for w in inbox.take()] == [0.0, 1.0, 2.0]
+    assert (len(inbox), inbox.fill()) == (0, 0)
 
 
 async def test_an_idle_source_runs_on_at_the_clocks_pace(rig: Make) -> None:
