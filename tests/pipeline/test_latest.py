@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.frame import NO_PROGRESS, Column, Field, Frame, Schema
-from pipeline.latest import WAITING_ROWS, Latest
+from pipeline.latest import WAITING_FRAMES, WAITING_ROWS, Latest
 
 SCHEMA = Schema("id", {"value": Field("float", optional=True)})
 
@@ -51,10 +52,12 @@ def test_of_rows_of_one_time_the_last_to_arrive(steps: list[tuple[list[Row], str
     assert told(latest) == expected
 
 
-def test_what_waits_for_its_place_is_bounded() -> None:
-    """Nobody asks: rows that came one by one do not pile up."""
+@pytest.mark.parametrize("rows", [1, 50, 2 * WAITING_ROWS])
+def test_what_waits_for_its_place_is_bounded(rows: int) -> None:
+    """Nobody asks: rows do not pile up, whether they come one by one or many at once."""
     latest = Latest(SCHEMA)
-    for i in range(3 * WAITING_ROWS):
-        latest.update(frame([(i, i % 7, float(i))]))
-        assert latest.waiting < WAITING_ROWS
-    assert told(latest) == {i % 7: (i, float(i)) for i in range(3 * WAITING_ROWS - 7, 3 * WAITING_ROWS)}
+    for i in range(3 * WAITING_FRAMES):
+        latest.update(frame([(i, key, float(i)) for key in range(rows)]))
+        assert len(latest.waiting) < WAITING_FRAMES
+        assert sum(map(len, latest.waiting)) < WAITING_ROWS
+    assert told(latest) == dict.fromkeys(range(rows), (3 * WAITING_FRAMES - 1, 3 * WAITING_FRAMES - 1.0))
