@@ -159,6 +159,7 @@ class Pipeline:
         from pipeline import openapi
 
         self.server = self.open_server()
+        self.server.pipeline = self.config
         for part in needing:
             part.context.server = self.server
             part.mount(self.server)

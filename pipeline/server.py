@@ -23,12 +23,14 @@ from multidict import istr
 
 from pipeline.front import Connection, Front, Quick
 from pipeline.guard import Guard, Guarded
+from pipeline.identity import HEADER, is_meant, refusal
 from pipeline.web import HttpProblem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.component import TakesBody
+    from pipeline.config import Config
 
 log = logging.getLogger("headwater")
 
@@ -81,6 +83,7 @@ class HttpServer:
     def __init__(self, settings: Listening, limits: Limits = LIMITS) -> None:
         self.settings = settings
         self.limits = limits
+        self.pipeline: Config | None = None  # whose it is: a command that means another one is told so
         self.host, self.port = settings.address()
         self._routes: dict[tuple[str, str], Handler] = {}
         self._guard = Guard(settings, self.host)
@@ -241,7 +244,15 @@ class HttpServer:
     @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            return self._guard.admit(request) or await handler(request)
+            if (refused := self._guard.admit(request)) is not None:
+                return refused
+            if (
+                self.pipeline is not None
+                and HEADER in request.headers
+                and not is_meant(request.headers[HEADER], self.pipeline)
+            ):
+                raise HttpProblem(409, refusal(self.pipeline))
+            return await handler(request)
         except HttpProblem as error:
             return error.response()
         except web.HTTPException as error:

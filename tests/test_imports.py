@@ -40,6 +40,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "pipeline.limits",
             "pipeline.flash",
             "pipeline.forgetting",
+            "pipeline.identity",
             "pipeline.outside",
             "pipeline.compactor",
             "pipeline.estimate",

@@ -34,7 +34,9 @@ def ask(
     from urllib import request
     from urllib.error import HTTPError
 
-    headers = {}
+    from pipeline.identity import HEADER, identity
+
+    headers = {HEADER: identity(config)}
     if config.server.token:
         headers["Authorization"] = f"Bearer {config.server.token.reveal()}"
     data = None
