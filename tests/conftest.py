@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# How long an example of Hypothesis takes says something of the machine, not of the code.
-settings.register_profile("headwater", deadline=None)
+# How long an example of Hypothesis takes, to make or to run, says something of the machine, not of the code.
+settings.register_profile("headwater", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("headwater")
 
 

@@ -404,7 +404,9 @@ WORDS = st.text(max_size=12) | st.sampled_from(
 NAMES = ["key", "from", "to", "fields", "limit", "points", "order", "revisions", "cursor", "format"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=30
+)
 @given(st.lists(st.lists(st.tuples(st.sampled_from(NAMES), WORDS), max_size=5), min_size=20, max_size=20))
 def test_whatever_is_asked_is_answered_or_refused(questions: list[list[tuple[str, str]]]) -> None:
     """Nothing that a URL can say is an error of the server."""

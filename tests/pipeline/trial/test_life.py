@@ -94,7 +94,9 @@ readings = st.lists(st.tuples(moments, st.sampled_from([0.0, 50.0, 100.0])), min
 steps = st.lists(st.tuples(moments, st.sampled_from(["restart", "crash"])), max_size=4)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(readings, steps, st.sampled_from(["power", "process"]), st.sampled_from(["0 s", "2 s"]))
 def test_stops_and_kills_change_no_row(
     tmp_path: Path, given: list[tuple[float, float]], happens: list[tuple[float, str]], durability: str, commit: str

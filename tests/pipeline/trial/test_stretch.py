@@ -136,7 +136,7 @@ def example_of(name: str, until: str, *readings: tuple[int, str, bool, float]) -
     max_examples=100,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     operators=pipelines(),
