@@ -44,8 +44,8 @@ format: $(VENV)/dev.stamp ## put the code into its form
 bench: $(VENV)/dev.stamp ## the reference job, beside a bare loop over its lines (READINGS=1000000)
 	$(BIN)/python benchmarks/reference.py $(READINGS)
 
-reference: $(VENV)/dev.stamp ## docs/reference.md and docs/commands.md, from the code
-	$(BIN)/headwater components --format markdown > docs/reference.md
+reference: $(VENV)/dev.stamp ## docs/reference.md, docs/reference/ and docs/commands.md, from the code
+	$(BIN)/python -m pipeline.command.pages docs
 	$(BIN)/python -m pipeline.command.manual > docs/commands.md
 
 docs: $(VENV)/dev.stamp ## the pages of docs/ as a site, into build/docs; a broken link is an error

@@ -95,11 +95,21 @@ def test_the_readme_in_chinese_says_the_same() -> None:
 
 def test_the_reference_is_what_the_code_says() -> None:
     """Anew: `make reference`."""
-    from pipeline.command.components import page
+    from pipeline.command.components import markdown, page
+    from pipeline.command.pages import pages
     from pipeline.reference import all_of
 
+    docs = ROOT / "docs"
     assert not [component.type for component in all_of() if component.missing]
-    assert (ROOT / "docs" / "reference.md").read_text() == page(all_of())
+    wanted = pages(all_of())
+    files = [docs / "reference.md", *(docs / "reference").iterdir()]
+    assert {file.relative_to(docs).as_posix(): file.read_text() for file in files} == wanted
+    # On one page or on several, all is there, and the table leads to each.
+    whole = page(all_of())
+    for c in all_of():
+        assert markdown(c) in whole
+        assert markdown(c) in wanted[f"reference/{c.kind}s.md"]
+        assert f"(reference/{c.kind}s.md#{c.type}-{c.kind})" in wanted["reference.md"]
 
 
 def test_every_connector_is_held_to_the_contract_and_in_its_table() -> None:

@@ -107,7 +107,7 @@ async def test_it_is_searched_without_a_network(site: Path, tmp_path: Path) -> N
             "(document.querySelector('.sidebar-search').value = 'lateness', "
             f"Date.now() - (window.sent || 0) > 5000 && ({form}), false)"
         )
-        await shown.until(f"{FOUND}.includes('docs/reference.html')")
+        await shown.until(f"{FOUND}.includes('docs/reference/operators.html')")
         for question, page in [
             ("power cuts", "docs/running.html"),
             ("警报", "docs/tutorial.zh.html"),

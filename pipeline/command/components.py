@@ -91,19 +91,24 @@ def _origin(c: Component) -> str:
 
 
 def page(found: list[Component]) -> str:
-    """The whole reference, for the documentation."""
+    """The whole reference on one page; docs/ has it on several (`pages.py`)."""
+    lines = [
+        "# Reference",
+        "Every table of a pipeline file, and every component with its settings. `headwater components TYPE` shows one.",
+        "",
+    ]
+    return "\n".join([*lines, *tables()]) + "\n" + "\n".join(markdown(c) for c in found)
+
+
+def tables() -> list[str]:
+    """The tables of a file that are of no component."""
     from pipeline.config import PipelineSettings, ServerSettings
     from pipeline.reference import settings_of
 
-    lines = [
-        "# Reference",
-        "Every table of a pipeline file, and every component with its settings. This page is generated from the code:",
-        "`headwater components --format markdown`; `headwater components TYPE` shows one in a terminal.",
-        "",
-    ]
+    lines = []
     for title, kind in (("[pipeline]", PipelineSettings), ("[server]", ServerSettings)):
         lines += [f"## {title}", "", *_table(tuple(settings_of(kind))), ""]
-    return "\n".join(lines) + "\n" + "\n".join(markdown(c) for c in found)
+    return lines
 
 
 def markdown(c: Component) -> str:
@@ -119,12 +124,12 @@ def markdown(c: Component) -> str:
 def _table(settings: tuple[Setting, ...]) -> list[str]:
     lines = ["| setting | takes | default | |", "| --- | --- | --- | --- |"]
     for s in settings:
-        default = "required" if s.required else f"`{_cell(s.default)}`" if s.default is not None else ""
-        lines.append(f"| `{s.name}` | {_cell(s.takes)} | {default} | {_cell(s.description)} |")
+        default = "required" if s.required else f"`{cell(s.default)}`" if s.default is not None else ""
+        lines.append(f"| `{s.name}` | {cell(s.takes)} | {default} | {cell(s.description)} |")
     return lines
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
