@@ -411,10 +411,10 @@ class Engine:
         self.known_keys = len(names)
         told = [(name, came.waiting, came.receipts()) for name, came in arrived.items()]
         writes.requests = [
-            (name, payload.request, receipt)
+            (name, w.payload.request, receipt)
             for name, waiting, receipts in told
-            for (_, payload), receipt in zip(waiting, receipts, strict=True)
-            if payload.request is not None
+            for w, receipt in zip(waiting, receipts, strict=True)
+            if w.payload.request is not None
         ]
         self.in_flight += 1
         self._count_step(writes.entry)
@@ -449,7 +449,8 @@ class Engine:
     def _acknowledge(self, told: list[Told], error: BaseException | None) -> None:
         for name, waiting, receipts in told:
             answered = self.intakes[name].inbox.requests.answered
-            for (_, payload), kept in zip(waiting, receipts, strict=True):
+            for w, kept in zip(waiting, receipts, strict=True):
+                payload = w.payload
                 receipt = kept if error is None else Receipt(0, [], FAILED)
                 if payload.request is not None:
                     answered(payload.request, receipt)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from pipeline.clock import ArrivalClock
 from pipeline.component import Payload, Receipt
@@ -20,7 +21,7 @@ REQUESTS_KEPT = 10_000  # answers to requests with an Idempotency-Key that are r
 _ENTRY_BYTES = 200  # what a payload costs beside its data
 
 
-class Waiting(NamedTuple):
+class Waiting(Struct):
     order: int  # of arrival, over all sources
     payload: Payload
 
