@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 from tests.device import Device, free_port
-from tests.waiting import LOOK_S, PATIENCE_S
+from tests.waiting import eventually
 
 PIPELINE = """
 [pipeline]
@@ -85,11 +85,14 @@ class Cellar:
 
     async def until(self, holds: Callable[[set[str]], bool]) -> None:
         """Of the keys that fire."""
-        for _ in range(int(PATIENCE_S / LOOK_S)):
-            if holds(firing := await self.firing()):
-                return
-            await asyncio.sleep(LOOK_S)
-        raise AssertionError(firing)
+        firing: set[str] = set()
+
+        async def look() -> bool:
+            nonlocal firing
+            firing = await self.firing()
+            return holds(firing)
+
+        await eventually(look, lambda: firing)
 
     async def kill(self) -> None:
         await self.device.end(signal.SIGKILL)
