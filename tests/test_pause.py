@@ -140,12 +140,15 @@ async def run(how: str, folder: Path) -> tuple[float, dict[str, list[dict[str, A
         await rest
         silence = sender.silence(paused, resumed)
 
+        told: dict[str, list[dict[str, Any]]] = {}
+
         async def closed() -> bool:
             """Now it is silent: the last window closes."""
-            return len(await device.rows(http, "seconds")) * 1000 >= READINGS * STEP_MS
+            for name in ("seconds", "seconds.late", "long_high"):
+                told[name] = await device.rows(http, name)
+            return sum(row["n"] for row in told["seconds"]) + len(told["seconds.late"]) == READINGS
 
         if silence < IDLE_S:
-            await eventually(closed)
-        told = {name: await device.rows(http, name) for name in ("seconds", "seconds.late", "long_high")}
+            await eventually(closed, lambda: told)
         assert await device.end() == 0
     return silence, told
