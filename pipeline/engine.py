@@ -199,14 +199,7 @@ class Engine:
     def _may_step(self) -> bool:
         if self.in_flight == 0:
             return True
-        return self.in_flight < IN_FLIGHT and self._fill() >= WORTH_BYTES
-
-    def _fill(self) -> int:
-        """Bytes that wait."""
-        fill = 0
-        for intake in self.intakes.values():
-            fill += intake.inbox.fill()
-        return fill
+        return self.in_flight < IN_FLIGHT and self.order.bytes >= WORTH_BYTES
 
     def _may_commit(self) -> bool:
         """The least interval between commits is over, or there is no room to wait for it."""
@@ -444,7 +437,7 @@ class Engine:
     def _step_goes_first(self) -> bool:
         """Before those are told who wait for what is durable: so the disk has work meanwhile. Little that waits is a short
         step."""
-        return 0 < self._fill() < WORTH_BYTES and not self._checkpoint_due()
+        return 0 < self.order.bytes < WORTH_BYTES and not self._checkpoint_due()
 
     def _acknowledge(self, told: list[Told], error: BaseException | None) -> None:
         for name, waiting, receipts in told:

@@ -27,13 +27,15 @@ class Waiting(Struct):
 
 
 class Order:
-    """Numbers what arrives, over all sources."""
+    """Numbers what arrives, over all sources, and tells how much of it waits."""
 
     def __init__(self) -> None:
         self.next = 0
+        self.bytes = 0  # that wait, in all inboxes
 
-    def take(self) -> int:
+    def take(self, size: int) -> int:
         self.next += 1
+        self.bytes += size
         return self.next
 
 
@@ -110,8 +112,9 @@ class BoundedInbox:
             self.requests.begin(payload.request)
         if not payload.arrival:
             payload.arrival = self.clock.stamp()
-        self._waiting.append(Waiting(self.order.take(), payload))
-        self._bytes += payload.size + _ENTRY_BYTES
+        size = payload.size + _ENTRY_BYTES
+        self._waiting.append(Waiting(self.order.take(size), payload))
+        self._bytes += size
         self.wake()
         return True
 
@@ -135,13 +138,15 @@ class BoundedInbox:
 
     def take(self) -> list[Waiting]:
         """What the next step works on: up to `STEP_BYTES`, at least one payload if any waits."""
-        if self._bytes <= STEP_BYTES:
+        before = self._bytes
+        if before <= STEP_BYTES:
             taken = list(self._waiting)
             self._waiting.clear()
             self._bytes = 0
         else:
             taken = self._take_some()
         if taken:
+            self.order.bytes -= before - self._bytes
             self._room.set()
         return taken
 

@@ -425,11 +425,11 @@ async def test_a_step_takes_so_much_and_no_more(rig: Make) -> None:
         taken = inbox.take()
         values.append([w.payload.data[0][2] for w in taken])
     assert values == [[0.0, 1.0], [2.0], [3.0], [4.0]]
-    assert inbox.fill() == 0
+    assert inbox.fill() == r.engine.order.bytes == 0
     for i in range(3):
         assert inbox.offer(Payload([("a", i, float(i))], 10))
     assert [w.payload.data[0][2] for w in inbox.take()] == [0.0, 1.0, 2.0]
-    assert (len(inbox), inbox.fill()) == (0, 0)
+    assert (len(inbox), inbox.fill(), r.engine.order.bytes) == (0, 0, 0)
 
 
 async def test_an_idle_source_runs_on_at_the_clocks_pace(rig: Make) -> None:
