@@ -18,11 +18,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
+from pipeline.journal.copier import Copier
 from pipeline.journal.files import Files
 from pipeline.journal.flash import Log
 from pipeline.journal.schema import DATABASE, FORMAT, MIGRATIONS, TABLES
@@ -142,6 +144,8 @@ class Store:
         self._start()
 
     def _start(self) -> None:
+        if self.log.file is not None:
+            self.log.copier = Copier(partial(_connect, self._place, self.durability, self.vfs), self.log.file)
         self._thread = threading.Thread(target=self._write_forever, name="writer", daemon=True)
         self._thread.start()
 
@@ -228,10 +232,9 @@ class Store:
         self._thread.join()
         if self._readers is not None:
             self._readers.shutdown()
-        with contextlib.suppress(apsw.Error):
-            with self.connection:
-                self.log.save(self.connection, at_once=True)
-            self.log.copy(self.connection, at_once=True)
+        with contextlib.suppress(apsw.Error), self.connection:
+            self.log.save(self.connection, at_once=True)
+        self.log.close(self.connection)
         self.connection.close()
         self._let_go()
 

@@ -8,20 +8,19 @@ counts would be asked at every write, in Python: the writer would wait for the l
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from pathlib import Path
 
 import apsw
-import numpy as np
 
+from pipeline.journal.copier import FRAME_HEAD, Copied, Copier, Mark, copy
 from pipeline.journal.state import pack, unpack
 
 LOG_PAGES = 1_000  # in the log before it is copied, as SQLite's own checkpoints
-AGAIN_PAGES = 100  # more, after a copy that a reader has held up
+AGAIN_PAGES = 100  # more, after a copy that a reader or the disk has held up
+REST_PAGES = 100  # that came while the copier copied: so few the writer copies by itself
+LONGEST_PAGES = 8_000  # a disk that takes pages more slowly than they come: the writer waits
 SAVE_BYTES = 1_000_000  # written since the total was last saved: what a kill may make us forget
-_HEAD, _FRAME_HEAD = 32, 24  # bytes: of the log, and of each page in it
 
 
 class Log:
@@ -29,14 +28,16 @@ class Log:
 
     def __init__(self, db: apsw.Connection, file: Path | None) -> None:
         self.file = file  # None: it is in memory, and nothing is written
+        self.copier: Copier | None = None  # None: the writer copies all by itself
         self.written = 0  # bytes, since the database was made
         self.since = time.time_ns()  # it was made, by the wall clock
         self._saved = 0
         self._page = int(db.pragma("page_size"))
         self._counted = 0  # pages that SQLite said it had written
-        self._pages = 0  # of these, since the last copy
+        self._pages = 0  # of these, since the last copy began
         self._due = LOG_PAGES
-        self._length = self._copied = 0  # frames in the log after the last copy, and those that it had passed
+        self._length = 0  # frames in the log before these
+        self._mark = Mark()
         if file is None:
             return
         db.wal_autocheckpoint(0)
@@ -50,7 +51,7 @@ class Log:
         if self.file is None:
             return
         pages = db.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
-        self.written += (pages - self._counted) * (self._page + _FRAME_HEAD)
+        self.written += (pages - self._counted) * (self._page + FRAME_HEAD)
         self._pages += pages - self._counted
         self._counted = pages
 
@@ -60,24 +61,57 @@ class Log:
             db.execute("INSERT OR REPLACE INTO meta VALUES ('flash', ?)", (pack([self.written, self.since]),))
             self._saved = self.written
 
-    def copy(self, db: apsw.Connection, *, at_once: bool = False) -> None:
-        """Into the database, once it is long enough. A disk that refuses is asked again after some more pages."""
-        if self.file is None or not (self._pages >= self._due or at_once):
+    def copy(self, db: apsw.Connection) -> None:
+        """Into the database, once it is long enough: the bulk by the copier, and what came meanwhile at once."""
+        if self.file is None:
             return
-        self._due = self._pages + AGAIN_PAGES
-        with contextlib.suppress(apsw.Error):
-            length, copied = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            begun_anew = length < self._length + self._pages  # the one before was copied whole, and nobody read it
-            self.written += self._page * self._different(0 if begun_anew else self._copied, copied)
-            self._length, self._copied = length, copied
-            self._pages, self._due = 0, LOG_PAGES if copied == length else AGAIN_PAGES
+        if self.copier is not None and self.copier.busy:
+            if self.copier.done() or self._too_long:
+                self._take(db, self.copier)
+        elif self._pages >= self._due:
+            self._begin(db)
 
-    def _different(self, first: int, end: int) -> int:
-        """How many pages the frames from `first` to before `end` are of."""
+    def close(self, db: apsw.Connection) -> None:
+        """The last copy, of all that is left."""
+        if self.copier is not None:
+            if self.copier.busy:
+                self._passed(self.copier.result())
+            self.copier.close()
+        if self.file is not None:
+            self.count(db)
+            self._copy(db)
+
+    @property
+    def _too_long(self) -> bool:
+        return self._length + self._pages >= LONGEST_PAGES
+
+    def _take(self, db: apsw.Connection, copier: Copier) -> None:
+        """What the copier has done, and the rest: the log begins anew only once nothing is left to copy."""
+        whole = self._passed(copier.result())
+        if whole and (self._pages <= REST_PAGES or self._too_long):
+            self._copy(db)
+        elif whole:
+            self._begin(db)
+
+    def _begin(self, db: apsw.Connection) -> None:
+        if self.copier is None:
+            self._copy(db)
+        else:
+            self._length += self._pages
+            self._pages = 0
+            self.copier.order(self._mark)
+
+    def _copy(self, db: apsw.Connection) -> None:
         assert self.file is not None
-        size = self._page + _FRAME_HEAD
-        if end <= first or not self.file.exists() or os.path.getsize(self.file) < _HEAD + end * size:
-            return 0
-        bytes_ = np.memmap(self.file, np.uint8, "r")
-        numbers = np.ndarray((end - first,), ">u4", bytes_, _HEAD + first * size, (size,))
-        return len(np.unique(numbers))
+        self._pages = 0
+        if self._passed(copy(db, self.file, self._mark)):
+            self._length = 0  # the next commit begins it anew
+
+    def _passed(self, copied: Copied | None) -> bool:
+        """Whether all that was there is copied. If not, a reader or the disk is asked again after some more pages."""
+        whole = copied is not None and copied.whole
+        self._due = LOG_PAGES if whole else self._pages + AGAIN_PAGES
+        if copied is not None:
+            self.written += self._page * copied.pages
+            self._length, self._mark = copied.length, copied.mark
+        return whole
