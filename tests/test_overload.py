@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import platform
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 import aiohttp
 import apsw
 import numpy as np
+import pytest
 
 from pipeline.packing import unpack_frame
 from pipeline.server import LIMITS
@@ -248,3 +250,27 @@ async def test_large_bodies_that_never_end(tmp_path: Path) -> None:
         for client in clients:
             client.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries have one heap, or one a thread for good"
+)
+async def test_threads_share_one_heap(tmp_path: Path) -> None:
+    """glibc reserves 64 MB of addresses for the heap of each thread that has its own: there is none."""
+    async with running(tmp_path) as (device, http):
+        sent = body(1, iter(["a", "b"]), 1_000)
+        assert (await http.post(device.url + "/data", data=sent)).status == 201  # the writer's thread
+        assert len(await device.rows(http, "readings")) == 2  # a reader's
+        assert device.process is not None
+        assert reserved(device.process.pid) == []
+
+
+def reserved(pid: int) -> list[int]:
+    """Sizes in MB of what is set aside for heaps that may grow."""
+    sizes = []
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        addresses, rights, *_, inode = line.split()[:5]
+        begin, end = (int(address, 16) for address in addresses.split("-"))
+        if rights == "---p" and inode == "0" and 32 << 20 < end - begin <= 64 << 20:
+            sizes.append((end - begin) >> 20)
+    return sizes

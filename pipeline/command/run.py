@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import signal
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pipeline.graph import Graph
     from pipeline.run import Pipeline
 
+
+_M_ARENA_MAX = -8  # of <malloc.h>
 
 EXAMPLES = (
     "headwater run",
@@ -49,11 +52,19 @@ def main(options: argparse.Namespace) -> int:
     from pipeline.run import check
 
     set_up(options.log, verbose=options.verbose)
+    _share_one_heap()
     config, graph = check(options.file)
     gc.freeze()  # what start-up made is never garbage
     with asyncio.Runner(loop_factory=_loop_factory(graph)) as runner:
         run = _Run(options.file, config, graph, show_progress=sys.stderr.isatty() and not options.no_progress)
         return runner.run(run.until_it_ends())
+
+
+def _share_one_heap() -> None:
+    """glibc gives each thread a heap of its own, which keeps what the thread once used: 9 MB after a quarter of an hour. Few
+    of ours run at a time. Other systems' C libraries have no such call."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _loop_factory(graph: Graph) -> Callable[[], asyncio.AbstractEventLoop] | None:
