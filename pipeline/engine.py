@@ -20,17 +20,17 @@ import apsw
 from pipeline.clock import ArrivalClock, DroppingClock
 from pipeline.component import Receipt
 from pipeline.forgetting import Forgetting
-from pipeline.frame import BEGUN, NEVER, NO_PROGRESS, Frame, Progress, empty
+from pipeline.frame import NO_PROGRESS, Frame, empty
 from pipeline.graph import REFUSED
 from pipeline.inbox import INBOX_BYTES, BoundedInbox, Order, Waiting
-from pipeline.intake import Arrived, Intake, Tick, number, numbers_of, payloads_of, refused_frame, runs
+from pipeline.intake import Arrived, Intake, Tick, number, refused_frame, runs
 from pipeline.journal import state
 from pipeline.latest import Latest, LatestAlerts
 from pipeline.letters import FAILED, NOTHING, Replay, failures, refusals
 from pipeline.limits import HistoryLimits, frame_bytes
 from pipeline.merge import FAR
 from pipeline.outside import Outside
-from pipeline.packing import unpack_frame
+from pipeline.silence import Silence
 from pipeline.writes import Writes
 
 if TYPE_CHECKING:
@@ -53,8 +53,6 @@ CHECKPOINT_NS = 300_000_000_000  # or five minutes
 HEARTBEAT_NS = 1_000_000_000  # while something waits for time to pass, time is looked at this often
 _NONE_REFUSED = empty(REFUSED, NO_PROGRESS)
 Told = tuple[str, Sequence[Waiting], list[Receipt]]  # what becomes of the payloads of a source in one step
-
-PAUSE_NS = 2_500_000_000  # a heartbeat later than this: the process was stopped, and nobody listened meanwhile
 
 
 class Engine:
@@ -95,14 +93,14 @@ class Engine:
         self.read_by_operators = {stream for name in operators for stream in graph.inputs.get(name, ())}
         self.known_keys = len(graph.keys)  # how many are in the database, or on their way there
         self.steps_since = self.bytes_since = 0  # the last checkpoint
-        self.checkpoint_at = self.committed_at = self.now = clock.monotonic()
+        self.silence = Silence(self.intakes.values(), clock, self.settings.idle, self.settings.disorder)
+        self.checkpoint_at = self.committed_at = self.silence.now
         self.outside = Outside({name: edge.context for name, edge in graph.edges.items()}, self.wake)
-        self.limits = HistoryLimits(graph.sinks.values(), self.now)
+        self.limits = HistoryLimits(graph.sinks.values(), self.silence.now)
         # The journal's Frames are the history's, but stay until the checkpoint: so they count against its size.
         smallest = self.limits.smallest
         self.checkpoint_bytes = CHECKPOINT_BYTES if smallest is None else min(CHECKPOINT_BYTES, smallest // 20)
         self.heartbeat: int | None = HEARTBEAT_NS  # None: this process is never stopped unawares
-        self._beating = False  # time is being looked at: a long gap means that the process was stopped
 
     def keep_latest(self, stream: str) -> None:
         """Keep the newest row of each key of a stream; it is part of the checkpoint."""
@@ -161,10 +159,10 @@ class Engine:
             await self._checkpoint()
         while self.failed is None:
             self._awake.clear()
-            self._look_at_time()
+            self.silence.look()
             if self._may_step() and self._may_commit() and self._something_to_do():
                 self.step()
-                if self.limits.due(self.now):
+                if self.limits.due(self.silence.now):
                     self._prune()
                 if self._checkpoint_due():
                     await self._checkpoint()
@@ -203,7 +201,7 @@ class Engine:
 
     def _may_commit(self) -> bool:
         """The least interval between commits is over, or there is no room to wait for it."""
-        if self.stopping or self.now - self.committed_at >= self.settings.commit:
+        if self.stopping or self.silence.now - self.committed_at >= self.settings.commit:
             return True
         return any(i.inbox.fill() > INBOX_BYTES // 2 for i in self.intakes.values())
 
@@ -211,7 +209,7 @@ class Engine:
         """Until something arrives, a commit is done, or time makes something due."""
         self._take_in(not self.blocked())
         wait = self._next_look()
-        self._beating = wait is not None and self.heartbeat is not None
+        self.silence.beating = wait is not None and self.heartbeat is not None
         timer = None if wait is None else asyncio.get_running_loop().call_later(wait / 1e9, self.wake)
         try:
             await self._awake.wait()
@@ -226,76 +224,35 @@ class Engine:
 
     # --- time ---
 
-    def _look_at_time(self) -> None:
-        """A process that was stopped heard nothing meanwhile: its sources fall idle anew from now on."""
-        before, self.now = self.now, self.clock.monotonic()
-        if self._beating and self.now - before > PAUSE_NS:
-            self.was_stopped()
-
-    def was_stopped(self) -> None:
-        """Nobody listened until now."""
-        self.now = self.clock.monotonic()
-        for intake in self.intakes.values():
-            intake.listen(self.now)
-
-    def _idle_for(self, intake: Intake) -> int | None:
-        """ns of silence of a live source, once it counts as idle."""
-        if not intake.source.live or intake.ended or len(intake.inbox):
-            return None
-        silence = self.now - intake.heard
-        return silence if silence >= self.settings.idle else None
-
-    def _runs_to(self, intake: Intake) -> int:
-        """The watermark of a source now: of an idle one it runs on from the newest reading at the clock's pace."""
-        silence = self._idle_for(intake)
-        if silence is None:
-            return intake.watermark
-        return max(intake.watermark, intake.runs_to(silence, self.settings.disorder))
-
     def _tick_due(self) -> bool:
         """Time alone would make rows leave, or ends a source's turn to hold others back."""
         due = self.graph.due()
-        if due is None:
-            return False
-        if any(not i.quiet and self._idle_for(i) is not None for i in self.intakes.values()):
-            return True
-        return any(i.watermark < due <= self._runs_to(i) for i in self.intakes.values())
+        return due is not None and self.silence.reaches(due)
 
     def _next_look(self) -> int | None:
         """ns until time should be looked at; None: not before something arrives."""
         waits = []
-        held = max(self.settings.commit - (self.now - self.committed_at), 0)  # no step before that
+        held = max(self.settings.commit - (self.silence.now - self.committed_at), 0)  # no step before that
         if self._arrived() and self._may_step():
             waits.append(held)
         if self.blocked():
             waits.append(self.heartbeat or HEARTBEAT_NS)
         if (due := self.graph.due()) is not None and self._may_step():
-            untils = [w for i in self.intakes.values() if (w := self._until(i, due)) is not None]
+            untils = [w for i in self.intakes.values() if (w := self.silence.until(i, due)) is not None]
             waits += [min(max(w, held), self.heartbeat or FAR) for w in untils]
         return min(waits) if waits else None
-
-    def _until(self, intake: Intake, due: int) -> int | None:
-        """ns until a live source's silence could bring its watermark to `due`, or makes it idle."""
-        if not intake.source.live or intake.ended:
-            return None
-        silence = self.now - intake.heard
-        if not intake.quiet:
-            return int(max(self.settings.idle - silence, 0))
-        if intake.watermark >= due or (intake.newest == NEVER and due > BEGUN):
-            return None
-        return int(max(due - intake.runs_to(silence, self.settings.disorder), 0))
 
     # --- one step ---
 
     def step(self) -> None:
         """Take what waits, push it through the graph, hand the result to the writer."""
-        self._look_at_time()
+        self.silence.look()
         clock = self.clock.wall()
         unsure = self.arrivals.unsure(clock)
         replay = self.replays.popleft() if self.replays else NOTHING
         self.next_seq = replay.begin(self.graph, self.next_seq)
         brought, self.next_seq = self.outside.take(self.next_seq)
-        arrived = self._decode(clock, self._latest(clock), replay)
+        arrived = self._decode(clock, self.newest_allowed(clock), replay)
         numbers = dict(zip(arrived, number(list(arrived.values()), self.next_seq), strict=True)) if arrived else {}
         self.next_seq += sum(map(len, numbers.values()))
         self.number += 1
@@ -306,8 +263,8 @@ class Engine:
         frames: dict[str, Frame] = {}
         for name, intake in self.intakes.items():
             if name in arrived and len(arrived[name].waiting) > replay.readings(name):
-                intake.listen(self.now)
-            idle, runs_to = self._idle_for(intake), self._runs_to(intake)
+                intake.listen(self.silence.now)
+            idle, runs_to = self.silence.idle_for(intake), self.silence.runs_to(intake)
             ended = intake.ended or self._ends_now(intake)
             tick = Tick(clock, self.next_seq, runs_to, ended or idle is not None, ended)
             if name in arrived:
@@ -322,7 +279,7 @@ class Engine:
         self._push(frames, writes, replay, brought)
         self._commit(writes, arrived, frames, replay, asked)
 
-    def _latest(self, clock: int) -> int:
+    def newest_allowed(self, clock: int) -> int:
         """What is dated after this is refused. A clock that is not to be trusted cannot say what lies ahead of it."""
         return FAR if self.arrivals.unsure(clock) else clock + self.settings.max_future
 
@@ -374,7 +331,7 @@ class Engine:
         writes.injected = {**replay.injected, **brought}
         self.bytes_since += sum(map(frame_bytes, brought.values()))
         reached = self.graph.push(frames, writes.injected, writes.entry.forgotten)
-        self._number_behind(reached)
+        self.number_behind(reached)
         replay.deliver(self.graph, writes)
         for sink, stream, frame in reached:
             try:
@@ -389,7 +346,7 @@ class Engine:
         writes.letters += replay.new
         writes.replayed, writes.refused_again = replay.taken(), replay.failed
 
-    def _number_behind(self, reached: Iterable[tuple[str, str, Frame]]) -> None:
+    def number_behind(self, reached: Iterable[tuple[str, str, Frame]]) -> None:
         """Rows that a tick made bear the next number, and it is theirs: what comes to the sinks in a later step has a higher
         one. So a single number tells how far a listener is (`since` in journal/history.py)."""
         self.next_seq = max([self.next_seq, *(int(frame.seq[-1]) + 1 for _, _, frame in reached if len(frame))])
@@ -410,7 +367,7 @@ class Engine:
             if w.payload.request is not None
         ]
         self.in_flight += 1
-        self._count_step(writes.entry)
+        self.count_step(writes.entry)
         self.limits.record(writes.history.values())
         end = self.next_seq
         self.committed_at = self.clock.monotonic()
@@ -420,7 +377,7 @@ class Engine:
             if error is not None:
                 self.failed = error
             else:
-                self._show({**frames, **writes.history})
+                self.show({**frames, **writes.history})
             asked.finish(error)
             if error is None:
                 for publish in self.published:
@@ -450,7 +407,7 @@ class Engine:
                 if payload.done is not None:
                     payload.done(receipt)
 
-    def _show(self, frames: dict[str, Frame]) -> None:
+    def show(self, frames: dict[str, Frame]) -> None:
         for stream, frame in frames.items():
             if stream in self.latest:
                 self.latest[stream].update(frame)
@@ -464,13 +421,13 @@ class Engine:
 
     # --- checkpoints ---
 
-    def _count_step(self, entry: state.Entry) -> None:
+    def count_step(self, entry: state.Entry) -> None:
         """A step that forgets a key is the last before a checkpoint: what is read again was refused for want of room that
         this step has made, and would find it."""
         self.steps_since = CHECKPOINT_STEPS if entry.forgotten else self.steps_since + 1
 
     def _checkpoint_due(self) -> bool:
-        age = self.now - self.checkpoint_at
+        age = self.silence.now - self.checkpoint_at
         return (
             self.steps_since >= CHECKPOINT_STEPS
             or self.bytes_since >= self.checkpoint_bytes
@@ -494,7 +451,7 @@ class Engine:
 
     def _prune(self) -> None:
         """Cut the history to its limits between two steps; the next one need not wait for it."""
-        self.limits.begun(self.now)
+        self.limits.begun(self.silence.now)
         clock = self.dropping.now(self.clock.wall(), self.clock.monotonic())
 
         def done(_: Any, error: BaseException | None) -> None:
@@ -527,50 +484,9 @@ class Engine:
             else:  # the checkpoint is of a version that kept one row of each key
                 alerts.update(self.latest[stream].frame())
 
-    def replay(self, step: int, entry: state.Entry, db: apsw.Connection) -> None:
-        """Push a step of the journal again. What comes out was committed with it and is thrown away."""
-        frames: dict[str, Frame] = {}
-        self.arrivals.last = entry.stamp or self.arrivals.last
-        for name, intake in self.intakes.items():
-            part = entry.parts.get(name) or state.Part(watermark=intake.watermark, quiet=intake.quiet)
-            tick = Tick(entry.clock, entry.first_seq, part.watermark, part.quiet, part.ended)
-            frames[name] = frame = self._again(intake, part, tick, db)
-            frames[f"{name}.invalid"] = self._refused_again(intake, part, frame.progress, db)
-        injected = {node: unpack_frame(state.frame_bytes(db, id_), NO_PROGRESS) for node, id_ in entry.injected}
-        reached = self.graph.push(frames, injected, entry.forgotten)
-        self._show(frames | {stream: frame for _, stream, frame in reached})
-        self.forgetting.drop(entry.forgotten)
-        self.number, self.next_seq = step, entry.first_seq
-        self._number_behind(reached)
-        # A pipeline that is killed again and again must come to its next checkpoint all the same.
-        self._count_step(entry)
-        self.bytes_since += sum(map(frame_bytes, frames.values()))
-
     def paths(self) -> list[tuple[Path, bytes]]:
         """The files that sinks write, each with its header."""
         return [file for sink in self.graph.sinks.values() for file in sink.files()]
-
-    def _again(self, intake: Intake, part: state.Part, tick: Tick, db: apsw.Connection) -> Frame:
-        if part.read:
-            payloads = payloads_of(intake.source.reread(part.start, part.end))
-            arrived = intake.decode(payloads, self.graph.keys, tick.clock, self._latest(tick.clock))
-            if part.runs is None:  # written by 0.1.0.dev: a step held the readings of this source alone
-                part.runs = [(tick.next_seq - len(arrived.time), len(arrived.time))]
-            seq = numbers_of(part.runs)
-            if len(seq) != len(arrived.time):
-                raise ValueError(
-                    f"{intake.name}: {len(arrived.time)} readings where there were {len(seq)}: it was changed"
-                )
-            return intake.frame(arrived, seq, self.settings.disorder, tick)
-        if part.frame is None:
-            return intake.nothing(tick)
-        stored = unpack_frame(state.frame_bytes(db, part.frame), NO_PROGRESS)
-        return intake.again(stored, self.settings.disorder, tick)
-
-    def _refused_again(self, intake: Intake, part: state.Part, progress: Progress, db: apsw.Connection) -> Frame:
-        if part.refused is None:
-            return empty(self.graph.streams[f"{intake.name}.invalid"], progress)
-        return unpack_frame(state.frame_bytes(db, part.refused), progress)
 
     def snapshot(self) -> dict[str, Any]:
         """The state of everything, by node; `.engine` (no name of a node) is its own."""

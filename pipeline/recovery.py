@@ -18,6 +18,7 @@ from pipeline.engine import IN_FLIGHT
 from pipeline.graph import Graph
 from pipeline.journal import state
 from pipeline.journal.commit import StateInUse
+from pipeline.journaled import replay
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
@@ -98,7 +99,7 @@ def _replay(
         intake.position = state.positions(db).get(name)
     try:
         for number, entry in journal:
-            engine.replay(number, entry, db)
+            replay(engine, number, entry, db)
     except (OSError, ValueError, LookupError) as error:
         raise StateInUse(f"the journal cannot be replayed: {error}") from error
 

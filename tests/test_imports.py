@@ -25,7 +25,9 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
         (
             "pipeline.run",
             "pipeline.recovery",
+            "pipeline.journaled",
             "pipeline.engine",
+            "pipeline.silence",
             "pipeline.writes",
             "pipeline.services",
             "pipeline.inside",

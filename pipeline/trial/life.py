@@ -217,7 +217,7 @@ class VirtualPipeline(Pipeline):
 
     def was_paused(self) -> None:
         if self.engine is not None:
-            self.engine.was_stopped()
+            self.engine.silence.was_stopped()
 
     # --- what is outside ---
 

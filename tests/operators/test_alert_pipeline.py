@@ -89,7 +89,7 @@ class Rig:
         """Time passes; the engine looks at it each second."""
         for _ in range(seconds):
             self.clock.advance(SECOND)
-            self.engine._look_at_time()
+            self.engine.silence.look()
             if self.engine._tick_due():
                 await self.step()
 

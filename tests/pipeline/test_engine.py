@@ -196,7 +196,7 @@ class Rig:
             await asyncio.sleep(0.001)
 
     def tick_due(self) -> bool:
-        self.engine._look_at_time()
+        self.engine.silence.look()
         return self.engine._tick_due()
 
     def totals(self) -> dict[str, float]:
@@ -458,10 +458,10 @@ async def test_a_pause_is_not_silence(rig: Make) -> None:
     """A process that was stopped for an hour has heard nothing; its sources fall idle anew."""
     r = rig()
     await r.step([("a", 95, 1.0)])
-    r.engine._beating = True
-    r.engine._look_at_time()
+    r.engine.silence.beating = True
+    r.engine.silence.look()
     r.clock.advance(3600 * SECOND)
-    r.engine._look_at_time()
+    r.engine.silence.look()
     assert not r.tick_due()
     await r.step([("a", 96, 1.0)])
     assert r.engine.intakes["in"].watermark == 96 * SECOND
