@@ -132,7 +132,7 @@ def forgetting_not_journaled(patch: pytest.MonkeyPatch) -> Callable[[Simulation]
         return found
 
     patch.setattr(state, "entries", forgetful)
-    patch.setattr(Engine, "_count_step", lambda self, _: setattr(self, "steps_since", self.steps_since + 1))
+    patch.setattr(Engine, "count_step", lambda self, _: setattr(self, "steps_since", self.steps_since + 1))
     return nothing
 
 
