@@ -439,6 +439,10 @@ async def test_a_pipeline_that_is_stopped_and_killed(tmp_path: Path) -> None:
             async with http.post(f"http://127.0.0.1:{port}/data", data=json.dumps(row)) as answer:
                 assert answer.status == 201
 
+        async def delivered() -> bool:
+            async with http.get(f"http://127.0.0.1:{port}/api/delivery") as answer:
+                return not any(sink["waiting"] for sink in (await answer.json())["sinks"])
+
         async with Device(file, port) as device:
             await device.start(http)
             await eventually(lambda: plant.registers(1, 200) == [20])
@@ -449,6 +453,7 @@ async def test_a_pipeline_that_is_stopped_and_killed(tmp_path: Path) -> None:
             await device.start(http)
             await tell(valve="north", setpoint=51, open=True)
             await eventually(lambda: plant.coil(1, 10) and plant.registers(1, 200) == [51])
+            await eventually(delivered)  # else it is told once more after the start
             await device.end(signal.SIGKILL)
             assert (plant.registers(1, 200), plant.coil(1, 10)) == ([51], True)
             await device.start(http)
