@@ -48,31 +48,31 @@ def copy(db: apsw.Connection, file: Path, before: Mark) -> Copied | None:
     The log is read before it is copied, for the count of pages: a log that is copied whole may begin anew at once.
     """
     page = int(db.pragma("page_size"))
-    salts, numbers = _pages(file, page, before)
+    start, numbers = _pages(file, page, before)
     try:
         length, frames = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
     except apsw.Error:
         return None
-    first = before.frames if salts == before.salts else 0
-    now, rest = _pages(file, page, Mark(salts, first + len(numbers)))  # what has come since it was read
-    if now == salts:
+    now, rest = _pages(file, page, Mark(start.salts, start.frames + len(numbers)))  # what has come since it was read
+    if now.salts == start.salts:
         numbers = np.concatenate([numbers, rest])
-    passed, ahead = numbers[: frames - first], numbers[frames - first : length - first]
+    new, whole = max(frames - start.frames, 0), length - start.frames
     # Of a page that is in the log again after the last frame that is copied, SQLite copies neither.
-    return Copied(length, Mark(salts, frames), len(np.setdiff1d(passed, ahead)) if frames > first else 0)
+    return Copied(length, Mark(start.salts, frames), len(np.setdiff1d(numbers[:new], numbers[new:whole])))
 
 
-def _pages(file: Path, page: int, after: Mark) -> tuple[bytes, np.ndarray]:
-    """The salts of a log, and the number of the page in each of its frames after those of `after`.
+def _pages(file: Path, page: int, after: Mark) -> tuple[Mark, np.ndarray]:
+    """The number of the page in each frame of the log after those of `after`, and where that begins: at 0 in another log.
 
     Read, not mapped: a writer that begins the log anew may cut it, and a mapped page that is gone ends the process.
     """
     size = page + FRAME_HEAD
     found = [np.empty(0, ">u4")]
-    salts = b""
+    start = Mark()
     with contextlib.suppress(OSError), file.open("rb") as log:  # it is copied, whether it can be counted or not
         salts = log.read(_HEAD)[_SALTS]
-        log.seek(_HEAD + size * (after.frames if salts == after.salts else 0))
+        start = after if salts == after.salts else Mark(salts)
+        log.seek(_HEAD + size * start.frames)
         while bytes_ := log.read(_FRAMES * size):
             frames = np.frombuffer(bytes_, np.uint8, len(bytes_) // size * size).reshape(-1, size)
             valid = (frames[:, _FRAME_SALTS] == np.frombuffer(salts, np.uint8)).all(axis=1)
@@ -80,7 +80,7 @@ def _pages(file: Path, page: int, after: Mark) -> tuple[bytes, np.ndarray]:
             found.append(frames[:n, :4].copy().view(">u4")[:, 0])
             if n < _FRAMES:
                 break
-    return salts, np.concatenate(found)
+    return start, np.concatenate(found)
 
 
 class Copier:
